@@ -1,0 +1,44 @@
+/* The one table of outcomes: every entry of the BPF program ends in exactly one of them. Enum, counter, metric label and text
+ * are all generated from here. Shared by BPF and userspace; SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+#pragma once
+
+/* X(NAME, name, where, text)   where: BPF  counted by the BPF program, no record leaves it
+ *                                     USER counted by the daemon, for a record it has read
+ * CAPTURED is the BPF program's word for "a record left"; the daemon then gives each record its own outcome, SAMPLE or a
+ * loss. So: entries == sum of the BPF losses + CAPTURED, and CAPTURED == SAMPLE + sum of the USER losses + in flight. */
+#define OUTCOME_TABLE(X)                                                                                                    \
+	X(CAPTURED, captured, BPF, "written to the ring buffer")                                                            \
+	X(RING_FULL, ring_full, BPF, "the ring buffer was full: the daemon could not keep up")                              \
+	X(NO_SCRATCH, no_scratch, BPF, "the per-CPU scratch area was in use: a sample interrupted another")                 \
+	X(NOT_CURRENT_RATE, not_current_rate, BPF, "from the event of the other rate while a rate changes: counted by its twin") \
+	X(DUPLICATE_EVENT, duplicate_event, BPF, "a second event on a thread that was born while it was armed: counted by the first") \
+	X(CLAIM_TABLE_FULL, claim_table_full, BPF, "too many threads were born while being armed to tell doubles apart")    \
+	X(UNKNOWN_TARGET, unknown_target, BPF, "from an event whose target is gone")                                        \
+	X(SAMPLE, sample, USER, "in the profile")                                                                           \
+	X(MALFORMED_RECORD, malformed_record, USER, "a record that makes no sense")                                         \
+	X(STORE_FULL, store_full, USER, "the memory budget for profiles is spent")                                          \
+	X(AGED_OUT, aged_out, USER, "was in the profile, and left it when its memory budget was spent")                     \
+	X(EXEC_NOT_PERMITTED, exec_not_permitted, USER, "taken after an exec into a program that the requester may not see")
+
+enum outcome {
+#define OUTCOME_ENUM(NAME, name, where, text) OUTCOME_##NAME,
+	OUTCOME_TABLE(OUTCOME_ENUM)
+#undef OUTCOME_ENUM
+		OUTCOME_COUNT
+};
+
+/* Why the user part of a stack ends where it does. Each sample has exactly one. X(NAME, name, complete, text) */
+#define STACK_END_TABLE(X)                                                                                                  \
+	X(NONE, none, 1, "no user stack: a thread of the kernel, or one that is exiting")                                   \
+	X(ROOT, root, 1, "the frame-pointer chain ended in zero")                                                           \
+	X(BAD_FRAME_POINTER, bad_frame_pointer, 0, "the frame pointer left the stack: code built without frame pointers")   \
+	X(BAD_RETURN_ADDRESS, bad_return_address, 0, "a return address is not in executable memory: code built without frame pointers") \
+	X(UNREADABLE, unreadable, 0, "stack memory could not be read at the moment of the sample")                          \
+	X(TOO_DEEP, too_deep, 0, "deeper than the record holds")
+
+enum stack_end {
+#define STACK_END_ENUM(NAME, name, complete, text) STACK_END_##NAME,
+	STACK_END_TABLE(STACK_END_ENUM)
+#undef STACK_END_ENUM
+		STACK_END_COUNT
+};

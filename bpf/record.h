@@ -1,0 +1,65 @@
+/* Records from the BPF program to the daemon, and the tables both share. Fixed width, little-endian hosts, asserted sizes.
+ * Shared by BPF and userspace; SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+ * The including file provides the fixed-width __u8 .. __u64 (linux/types.h or vmlinux.h). */
+#pragma once
+#include "bpf/outcome.h"
+
+enum {
+	RECORD_MAX_USER_FRAMES = 1024,
+	RECORD_MAX_KERNEL_FRAMES = 127,
+	RECORD_COMM_BYTES = 16,
+	MAX_TARGET_SLOTS = 1024,
+};
+
+/* The cookie in each perf event's attr, by which the BPF program knows whose event fired, inherited copies too. */
+#define COOKIE(slot, generation, root) (((__u64)(slot) << 48) | ((__u64)(__u16)(generation) << 32) | (__u32)(root))
+#define COOKIE_SLOT(cookie) ((__u16)((cookie) >> 48))
+#define COOKIE_GENERATION(cookie) ((__u16)((cookie) >> 32))
+#define COOKIE_ROOT(cookie) ((__u32)(cookie))
+
+enum record_flag {
+	RECORD_KERNEL_MODE = 1, /* the interrupt hit in the kernel */
+};
+
+/* One sample: header, then n_kernel + n_user addresses, kernel first, each part leaf first. */
+struct record {
+	__u32 bytes;  /* of the whole record, frames included */
+	__u32 serial; /* of the target, so that a reused slot is told apart */
+	__u16 slot;
+	__u16 generation;
+	__u32 pid; /* in the daemon's pid namespace; 0: not visible there */
+	__u32 tid;
+	__u32 cpu;
+	__u64 time_ns;         /* bpf_ktime_get_ns */
+	__u64 thread_start_ns; /* task->start_boottime: with tid, the thread's identity */
+	__u64 runtime_ns;      /* CPU time of the thread so far */
+	__u64 exec_id;         /* task->self_exec_id: another value is another program */
+	__u32 exec_pages;      /* mm->exec_vm: changes when executable mappings do */
+	__u32 map_count;       /* mm->map_count */
+	char comm[RECORD_COMM_BYTES];
+	__u16 n_kernel, n_user; /* frames */
+	__u8 user_end;          /* enum stack_end */
+	__u8 flags;             /* enum record_flag */
+	__u16 reserved;
+	__u64 frames[];
+};
+
+/* What the daemon tells the BPF program about a target; one per slot. */
+struct target_config {
+	__u32 serial;     /* 0: slot free */
+	__u16 generation; /* events of any other are not accepted */
+	__u16 check_claims; /* some thread may carry two events: tell them apart by claims */
+};
+
+/* What the BPF program counts; one per slot and CPU. */
+struct target_counters {
+	__u64 entries;
+	__u64 outcomes[OUTCOME_COUNT];
+};
+
+#ifndef __bpf__
+#include <stddef.h>
+_Static_assert(sizeof(struct record) == 88, "record header");
+_Static_assert(offsetof(struct record, frames) == 88, "frames follow the header");
+_Static_assert(sizeof(struct target_config) == 8, "read in one load");
+#endif

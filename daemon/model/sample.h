@@ -1,0 +1,20 @@
+/* One reconciled sample: what the stages after reconcile work on. Borrowed pointers, valid during the call. */
+#pragma once
+#include <stdint.h>
+
+#include "bpf/outcome.h"
+
+enum { SAMPLE_COMM_BYTES = 16 };
+
+struct sample {
+	uint64_t time_ns;      /* CLOCK_MONOTONIC */
+	uint64_t cpu_ns;       /* CPU time this sample stands for: since the thread's previous sample */
+	uint32_t tid;          /* in the daemon's pid namespace */
+	uint32_t maps_version; /* which snapshot of the target's mappings the addresses belong to */
+	char comm[SAMPLE_COMM_BYTES];
+	enum stack_end user_end;   /* why the user part ends where it does */
+	uint16_t n_kernel, n_user; /* frames */
+	const uint64_t *kernel;    /* leaf first: [0] is the sampled pc, the others are return addresses */
+	const uint64_t
+	    *user; /* leaf first: [0] is the interrupted pc (return addresses after it), after any kernel frames */
+};

@@ -1,0 +1,39 @@
+/* Names for addresses: from sprofd-elf for files and the vdso, from kallsyms for the kernel.
+ *
+ * Results are cached by (file, address) and for the kernel, under a byte budget. sprofd-elf is started when first needed, in its own process,
+ * is handed read-only fds, and its answers are checked as hostile input. When it crashes, times out or exceeds its budget on a
+ * file, that file goes without names (remembered, retried with back-off) and everything else goes on.
+ *
+ * Thread: any; calls are serialized inside, file by file. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "model/profile.h"
+
+struct symbolize;
+
+struct symbolize_options {
+	const char *reader_path;  /* sprofd-elf */
+	size_t cache_bytes;       /* of names, over all files */
+	unsigned reader_timeout_ms; /* for one request */
+	const char *kallsyms_path;  /* "/proc/kallsyms"; tests give another */
+};
+
+struct symbolize_status {
+	bool reader_running;
+	uint32_t reader_restarts;
+	uint64_t cached_bytes;
+};
+
+int symbolize_new(const struct symbolize_options *options, struct symbolize **ret, struct error *err);
+void symbolize_free(struct symbolize *symbolize); /* ends the reader and reaps it */
+
+/* Completes the profile: lines of the locations, build_id and has_* of the mappings, missing_names. Never fails as a whole: what
+ * could not be named stays without lines (mapping + address, which pprof can still symbolize), until deadline_ns (CLOCK_MONOTONIC).
+ * Locations of mappings without file: the kernel by kallsyms, [vdso] by the reader, others stay without lines except that
+ * anonymous and special mappings get one line with the name "[anon]" or the mapping's own name, since pprof can never name them. */
+void symbolize_profile(struct symbolize *symbolize, struct profile *profile, uint64_t deadline_ns);
+void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret);
