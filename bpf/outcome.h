@@ -9,7 +9,7 @@
 #define OUTCOME_TABLE(X)                                                                                                    \
 	X(CAPTURED, captured, BPF, "written to the ring buffer")                                                            \
 	X(RING_FULL, ring_full, BPF, "the ring buffer was full: the daemon could not keep up")                              \
-	X(NO_SCRATCH, no_scratch, BPF, "the per-CPU scratch area was in use: a sample interrupted another")                 \
+	X(NO_SCRATCH, no_scratch, BPF, "the kernel gave the BPF program no scratch memory")                                 \
 	X(NOT_CURRENT_RATE, not_current_rate, BPF, "from the event of the other rate while a rate changes: counted by its twin") \
 	X(DUPLICATE_EVENT, duplicate_event, BPF, "a second event on a thread that was born while it was armed: counted by the first") \
 	X(CLAIM_TABLE_FULL, claim_table_full, BPF, "too many threads were born while being armed to tell doubles apart")    \
@@ -17,8 +17,7 @@
 	X(SAMPLE, sample, USER, "in the profile")                                                                           \
 	X(MALFORMED_RECORD, malformed_record, USER, "a record that makes no sense")                                         \
 	X(STORE_FULL, store_full, USER, "the memory budget for profiles is spent")                                          \
-	X(AGED_OUT, aged_out, USER, "was in the profile, and left it when its memory budget was spent")                     \
-	X(EXEC_NOT_PERMITTED, exec_not_permitted, USER, "taken after an exec into a program that the requester may not see")
+	X(AGED_OUT, aged_out, USER, "was in the profile, and left it when its memory budget was spent")                    
 
 enum outcome {
 #define OUTCOME_ENUM(NAME, name, where, text) OUTCOME_##NAME,
@@ -33,6 +32,7 @@ enum outcome {
 	X(ROOT, root, 1, "the frame-pointer chain ended in zero")                                                           \
 	X(BAD_FRAME_POINTER, bad_frame_pointer, 0, "the frame pointer left the stack: code built without frame pointers")   \
 	X(BAD_RETURN_ADDRESS, bad_return_address, 0, "a return address is not in executable memory: code built without frame pointers") \
+	X(COMPAT, compat, 0, "32-bit code: only the sampled address is known")                                              \
 	X(UNREADABLE, unreadable, 0, "stack memory could not be read at the moment of the sample")                          \
 	X(TOO_DEEP, too_deep, 0, "deeper than the record holds")
 

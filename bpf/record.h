@@ -13,9 +13,9 @@ enum {
 
 /* The cookie in each perf event's attr, by which the BPF program knows whose event fired, inherited copies too. */
 #define COOKIE(slot, generation, root) (((__u64)(slot) << 48) | ((__u64)(__u16)(generation) << 32) | (__u32)(root))
-#define COOKIE_SLOT(cookie) ((__u16)((cookie) >> 48))
-#define COOKIE_GENERATION(cookie) ((__u16)((cookie) >> 32))
-#define COOKIE_ROOT(cookie) ((__u32)(cookie))
+#define COOKIE_SLOT(cookie)            ((__u16)((cookie) >> 48))
+#define COOKIE_GENERATION(cookie)      ((__u16)((cookie) >> 32))
+#define COOKIE_ROOT(cookie)            ((__u32)(cookie))
 
 enum record_flag {
 	RECORD_KERNEL_MODE = 1, /* the interrupt hit in the kernel */
@@ -44,10 +44,21 @@ struct record {
 	__u64 frames[];
 };
 
+/* A thread that may carry two events belongs to the first of them to fire, which claims it here. The daemon frees the claims of
+ * threads that are gone. */
+enum { CLAIMS = 32768 }; /* power of two */
+struct claim {
+	__u64 thread; /* CLAIM_THREAD; 0: free */
+	__u64 event;  /* generation and root of the cookie */
+};
+/* 22 bits of tid in the daemon's pid namespace (PID_MAX_LIMIT), 42 bits of start time. */
+#define CLAIM_THREAD(tid, start_ns) (((__u64)(start_ns) << 22) | ((__u64)(tid)&0x3fffff))
+#define CLAIM_TID(thread)           ((__u32)((thread)&0x3fffff))
+
 /* What the daemon tells the BPF program about a target; one per slot. */
 struct target_config {
-	__u32 serial;     /* 0: slot free */
-	__u16 generation; /* events of any other are not accepted */
+	__u32 serial;       /* 0: slot free */
+	__u16 generation;   /* events of any other are not accepted */
 	__u16 check_claims; /* some thread may carry two events: tell them apart by claims */
 };
 

@@ -1,0 +1,50 @@
+/* The perf events of one target at one rate: one for each thread that the scan finds, inherited by all later threads, by no forked child.
+ * Thread: one at a time; the calls block on the kernel, so they belong on a worker thread, not on the event loop. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+enum arming_event { ARMING_CPU_CLOCK, ARMING_CYCLES };
+
+struct sampler;
+struct arming;
+
+struct arming_options {
+	pid_t pid;
+	uint16_t slot, generation;
+	enum arming_event event;
+	uint32_t frequency_hz;
+};
+
+/* CPU time that a thread had when it was armed: what it ran before is no business of ours. */
+struct arming_baseline {
+	pid_t tid;
+	uint64_t start_ticks; /* /proc/PID/task/TID/stat field 22, USER_HZ since boot */
+	uint64_t runtime_ns;
+};
+
+/* Returns once every thread is armed: rescans until a scan finds no new thread. Errors with a text and remedy:
+ * -ESRCH gone, -EMFILE too many threads for the fd limit, -EACCES/-EPERM paranoid or privilege, -EOPNOTSUPP no PMU for cycles, -EAGAIN when threads are
+ * born faster than they can be armed for several seconds. */
+int arming_open(struct sampler *sampler, const struct arming_options *options, struct arming **ret, struct error *err);
+/* Arms threads that have no event although the process lives (after an exec that ended the events): as arming_open, adding to it. */
+int arming_rescan(struct arming *arming, struct error *err);
+/* Stops the events, those of inherited copies too, and frees all. Adds nothing to the count afterwards. */
+void arming_close(struct arming *arming);
+
+size_t arming_threads(const struct arming *arming);     /* open events */
+uint64_t arming_period_ns(const struct arming *arming); /* nominal; for cycles that of the frequency asked for */
+
+/* What the kernel says these events counted so far, in periods: over all threads, dead ones included. For cycles (whose period the kernel varies) 0 and *ret_known false. */
+uint64_t arming_periods(struct arming *arming, bool *ret_known);
+
+/* Closes events whose thread and all threads that inherited from it are gone (their count is kept). Returns the number of events left.
+ * 0 left while the process lives: an exec into a set-id or unreadable program ended them. */
+size_t arming_reap(struct arming *arming);
+
+/* Moves the baselines recorded since the last call to the caller (malloc'ed, may be NULL when 0). */
+size_t arming_take_baselines(struct arming *arming, struct arming_baseline **ret);

@@ -1,0 +1,192 @@
+#include "collect/proc_maps.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/cleanup.h"
+
+enum { MAX_EXECUTABLE_MAPPINGS = 65536 };
+
+/* fs/proc/task_mmu.c escapes newlines in names as "\012" (and nothing else). */
+static void undo_escapes(char *name)
+{
+	char *to = name;
+	for (const char *from = name; *from; to++) {
+		if (!strncmp(from, "\\012", 4)) {
+			*to = '\n';
+			from += 4;
+		} else {
+			*to = *from++;
+		}
+	}
+	*to = '\0';
+}
+
+static void cut_deleted(char *name)
+{
+	static const char suffix[] = " (deleted)";
+	size_t length = strlen(name), suffix_length = sizeof(suffix) - 1;
+	if (length > suffix_length && !strcmp(name + length - suffix_length, suffix))
+		name[length - suffix_length] = '\0';
+}
+
+int proc_maps_parse_line(char *line, struct proc_maps_line *ret)
+{
+	struct proc_maps_line parsed = {.name = ""};
+	int name_at = 0;
+	/* fs/proc/task_mmu.c, show_map_vma: start-end perms offset major:minor inode   name */
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*x:%*x %" SCNu64 "%n", &parsed.start, &parsed.end,
+		   parsed.protection, &parsed.offset, &parsed.inode, &name_at) != 5 ||
+	    name_at == 0 || strlen(parsed.protection) != 4 || parsed.end <= parsed.start)
+		return -EINVAL;
+	char *name = line + name_at;
+	if (*name && *name != ' ')
+		return -EINVAL;
+	name += strspn(name, " ");
+	undo_escapes(name);
+	if (parsed.inode)
+		cut_deleted(name);
+	parsed.name = name;
+	*ret = parsed;
+	return 0;
+}
+
+/* A file that is no regular one (a device that is mapped executable) is not kept. */
+static struct file *intern_path(const char *path, struct file_registry *files)
+{
+	/* O_NONBLOCK: a target may map anything, and an open must never wait. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct file *file;
+	return fd >= 0 && file_registry_intern(files, fd, &file) == 0 ? file : NULL;
+}
+
+static struct file *open_mapped(pid_t pid, const struct proc_maps_line *line, struct file_registry *files)
+{
+	char path[128 + PATH_MAX];
+	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)pid, line->start, line->end);
+	struct file *file = intern_path(path, files);
+	if (file)
+		return file;
+	/* Without CAP_CHECKPOINT_RESTORE map_files cannot be opened. The path may be another file by now: compare inodes. */
+	struct stat st;
+	snprintf(path, sizeof(path), "/proc/%d/root/%s", (int)pid, line->name);
+	if (stat(path, &st) < 0 || st.st_ino != line->inode || !S_ISREG(st.st_mode))
+		return NULL;
+	return intern_path(path, files);
+}
+
+static enum mapping_kind kind_of(const struct proc_maps_line *line)
+{
+	if (line->inode)
+		return MAPPING_FILE;
+	if (!strcmp(line->name, "[vdso]"))
+		return MAPPING_VDSO;
+	if (line->name[0] == '[' && strncmp(line->name, "[anon", 5) != 0 && strcmp(line->name, "[heap]") != 0 &&
+	    strcmp(line->name, "[stack]") != 0)
+		return MAPPING_SPECIAL;
+	return MAPPING_ANONYMOUS;
+}
+
+struct collection {
+	pid_t pid;
+	struct file_registry *files;
+	struct mapping *mappings;
+	size_t n, room;
+};
+
+static void release(struct collection *collection)
+{
+	for (size_t i = 0; i < collection->n; i++) {
+		file_unref(collection->mappings[i].file);
+		free((char *)collection->mappings[i].name);
+	}
+	free(collection->mappings);
+}
+
+static int add_line(struct collection *collection, const struct proc_maps_line *line)
+{
+	if (line->protection[2] != 'x' || collection->n == MAX_EXECUTABLE_MAPPINGS)
+		return 0;
+	if (collection->n == collection->room) {
+		size_t room = collection->room ? collection->room * 2 : 16;
+		struct mapping *grown = reallocarray(collection->mappings, room, sizeof(*grown));
+		if (!grown)
+			return -ENOMEM;
+		collection->mappings = grown;
+		collection->room = room;
+	}
+	struct mapping mapping = {
+	    .start = line->start,
+	    .end = line->end,
+	    .file_offset = line->inode ? line->offset : 0,
+	    .kind = kind_of(line),
+	    .name = strdup(line->name[0] ? line->name : "//anon"),
+	};
+	if (!mapping.name)
+		return -ENOMEM;
+	if (mapping.kind == MAPPING_FILE)
+		mapping.file = open_mapped(collection->pid, line, collection->files);
+	collection->mappings[collection->n++] = mapping;
+	return 0;
+}
+
+static int read_lines(FILE *file, struct collection *collection)
+{
+	_cleanup_free_ char *line = NULL;
+	size_t room = 0;
+	ssize_t length;
+	while (errno = 0, (length = getline(&line, &room, file)) > 0) {
+		if (line[length - 1] == '\n')
+			line[length - 1] = '\0';
+		struct proc_maps_line parsed;
+		if (proc_maps_parse_line(line, &parsed) < 0)
+			continue;
+		/* The kernel writes page by page while the target goes on: a mapping may show twice, or overlap its successor. */
+		if (collection->n && parsed.start < collection->mappings[collection->n - 1].end)
+			continue;
+		int r = add_line(collection, &parsed);
+		if (r < 0)
+			return r;
+	}
+	return errno ? -errno : 0;
+}
+
+/* The main program is the file behind /proc/PID/exe. */
+static size_t main_index(const struct collection *collection)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/exe", (int)collection->pid);
+	struct file *exe = intern_path(path, collection->files);
+	size_t i = 0;
+	while (i < collection->n && (!exe || collection->mappings[i].file != exe))
+		i++;
+	file_unref(exe);
+	return i;
+}
+
+int proc_maps_read(pid_t pid, struct file_registry *files, struct maps **ret)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	_cleanup_fclose_ FILE *file = fopen(path, "re");
+	if (!file)
+		return errno == ENOENT ? -ESRCH : -errno;
+	struct collection collection = {.pid = pid, .files = files};
+	int r = read_lines(file, &collection);
+	struct maps *maps = NULL;
+	if (r == 0)
+		r = maps_new(collection.mappings, collection.n, main_index(&collection), &maps);
+	if (r == 0) /* the references are the snapshot's now; the names were copied */
+		for (size_t i = 0; i < collection.n; i++)
+			collection.mappings[i].file = NULL;
+	release(&collection);
+	if (r == 0)
+		*ret = maps;
+	return r;
+}

@@ -1,0 +1,38 @@
+/* A process as /proc tells it. A pid is identified by pidfd and start time, never by number alone. Thread: any. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+enum { PROCESS_COMM_BYTES = 64 };
+
+struct process {
+	pid_t pid;
+	pid_t tgid;
+	char comm[PROCESS_COMM_BYTES]; /* as it is: any bytes but NUL */
+	char state;                    /* R S D Z ... */
+	bool is_kernel_thread;
+	uint64_t start_ticks; /* USER_HZ since boot */
+	uint64_t cpu_ticks;   /* utime + stime, USER_HZ */
+};
+
+/* Parses one /proc/PID/stat line. -EINVAL when it is not one. tgid is not in it: *ret has tgid 0. */
+int process_parse_stat(const char *text, struct process *ret);
+
+/* Reads /proc/PID. -ESRCH when there is none. */
+int process_read(pid_t pid, struct process *ret);
+
+/* Opens a pidfd and checks, before and after, that it is a live process (not a thread, a kernel thread or a zombie):
+ * -ESRCH, -EINVAL, -EOPNOTSUPP with a text for people. *ret_pidfd is the caller's. */
+int process_open(pid_t pid, int *ret_pidfd, struct process *ret, struct error *err);
+/* Whether the process of this pidfd has exited. */
+bool process_has_exited(int pidfd);
+
+/* The target's control group as a path ("/system.slice/x.service"), v2 if there is one; "" when unknown. */
+void process_cgroup(pid_t pid, char *ret, size_t bytes);
+
+/* Who owns it, by the rule of ptrace access: may a user with these ids (and no capabilities) look into this process? All of the target's real,
+ * effective and saved ids must be the user's, it must be dumpable, hold no capabilities, and live in the same user namespace. */
+bool process_is_wholly_own(pid_t pid, uid_t uid, gid_t gid);

@@ -1,0 +1,273 @@
+#include "collect/sampler.h"
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+
+#include "base/cleanup.h"
+#include "sampler.skel.h"
+
+enum {
+	COUNTER_TRIES = 64,
+	RING_RECORD_HEADER_BYTES = 8, /* BPF_RINGBUF_HDR_SZ */
+	OLDEST_KERNEL_MAJOR = 6,
+	OLDEST_KERNEL_MINOR = 1,
+};
+
+struct sampler {
+	struct sampler_bpf *skeleton;
+	struct ring_buffer *ring;
+	sampler_record_fn record; /* during sampler_drain */
+	void *record_context;
+	size_t ring_bytes, drained_bytes, most_drained_bytes;
+	uint32_t last_serial;
+	int n_cpus;
+	struct target_counters *per_cpu; /* n_cpus, for reading */
+	bool slot_taken[MAX_TARGET_SLOTS];
+};
+
+static int silent(enum libbpf_print_level level, const char *format, va_list args)
+{
+	(void)level, (void)format, (void)args;
+	return 0; /* what libbpf has to say is said in our own words by explain_load_failure */
+}
+
+static bool kernel_too_old(struct utsname *ret)
+{
+	int major = 0, minor = 0;
+	return uname(ret) == 0 && sscanf(ret->release, "%d.%d", &major, &minor) == 2 &&
+	       (major < OLDEST_KERNEL_MAJOR || (major == OLDEST_KERNEL_MAJOR && minor < OLDEST_KERNEL_MINOR));
+}
+
+static int explain_load_failure(int r, struct error *err)
+{
+	struct utsname kernel;
+	if (r == -EPERM || r == -EACCES)
+		return error_set(
+		    err, EPERM,
+		    "the kernel refused the BPF program: sprofd needs CAP_BPF and CAP_PERFMON (start it as root or by "
+		    "systemctl), and a kernel that is not in lockdown=confidentiality");
+	if (kernel_too_old(&kernel))
+		return error_set(err, ENOSYS, "Linux %s is too old: sprofd needs 6.1 or later", kernel.release);
+	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
+		return error_set(err, ENOSYS,
+				 "the kernel publishes no BTF (/sys/kernel/btf/vmlinux): it must be built with "
+				 "CONFIG_DEBUG_INFO_BTF=y");
+	if (r == -ENOSYS)
+		return error_set(err, ENOSYS, "this kernel has no BPF: it must be built with CONFIG_BPF_SYSCALL=y");
+	return error_set(err, -r, "the kernel did not take the BPF program: %s", strerror(-r));
+}
+
+static unsigned own_pid_namespace(void)
+{
+	struct stat st;
+	return stat("/proc/self/ns/pid", &st) == 0 ? (unsigned)st.st_ino : 0;
+}
+
+static int on_record(void *context, void *data, size_t bytes)
+{
+	struct sampler *sampler = context;
+	sampler->drained_bytes += bytes + RING_RECORD_HEADER_BYTES;
+	if (bytes >= sizeof(struct record))
+		sampler->record(sampler->record_context, data, bytes);
+	return 0;
+}
+
+static int load(struct sampler *sampler, const struct sampler_options *options)
+{
+	sampler->skeleton = sampler_bpf__open();
+	if (!sampler->skeleton)
+		return -errno;
+	sampler->skeleton->rodata->daemon_pid_namespace = own_pid_namespace();
+	int r = bpf_map__set_max_entries(sampler->skeleton->maps.ring, (uint32_t)options->ring_bytes);
+	if (r == 0)
+		r = sampler_bpf__load(sampler->skeleton);
+	if (r < 0)
+		return r;
+	sampler->ring = ring_buffer__new(bpf_map__fd(sampler->skeleton->maps.ring), on_record, sampler, NULL);
+	return sampler->ring ? 0 : -errno;
+}
+
+int sampler_new(const struct sampler_options *options, struct sampler **ret, struct error *err)
+{
+	libbpf_set_print(silent);
+	struct sampler *sampler = calloc(1, sizeof(*sampler));
+	if (!sampler)
+		return error_set(err, ENOMEM, "out of memory");
+	sampler->n_cpus = libbpf_num_possible_cpus();
+	sampler->ring_bytes = options->ring_bytes;
+	int r = sampler->n_cpus < 0 ? sampler->n_cpus : load(sampler, options);
+	if (r < 0) {
+		sampler_free(sampler);
+		return explain_load_failure(r, err);
+	}
+	sampler->per_cpu = calloc((size_t)sampler->n_cpus, sizeof(sampler->per_cpu[0]));
+	if (!sampler->per_cpu) {
+		sampler_free(sampler);
+		return error_set(err, ENOMEM, "out of memory");
+	}
+	*ret = sampler;
+	return 0;
+}
+
+void sampler_free(struct sampler *sampler)
+{
+	if (!sampler)
+		return;
+	ring_buffer__free(sampler->ring);
+	sampler_bpf__destroy(sampler->skeleton);
+	free(sampler->per_cpu);
+	free(sampler);
+}
+
+int sampler_program_fd(const struct sampler *sampler)
+{
+	return bpf_program__fd(sampler->skeleton->progs.sample);
+}
+
+static uint64_t config_word(struct target_config config)
+{
+	uint64_t word;
+	memcpy(&word, &config, sizeof(word));
+	return word;
+}
+
+static void write_config(struct sampler *sampler, uint16_t slot, uint64_t word)
+{
+	__atomic_store_n((uint64_t *)&sampler->skeleton->bss->targets[slot], word, __ATOMIC_SEQ_CST);
+}
+
+int sampler_slot_acquire(struct sampler *sampler, uint16_t *ret_slot, uint32_t *ret_serial, struct error *err)
+{
+	for (uint16_t slot = 0; slot < MAX_TARGET_SLOTS; slot++) {
+		if (sampler->slot_taken[slot])
+			continue;
+		uint32_t key = slot;
+		memset(sampler->per_cpu, 0, (size_t)sampler->n_cpus * sizeof(sampler->per_cpu[0]));
+		if (bpf_map_update_elem(bpf_map__fd(sampler->skeleton->maps.counters), &key, sampler->per_cpu,
+					BPF_ANY) < 0)
+			return error_set(err, errno, "cannot reset counters: %s", strerror(errno));
+		if (++sampler->last_serial == 0) /* 0 means free */
+			sampler->last_serial = 1;
+		sampler->slot_taken[slot] = true;
+		write_config(sampler, slot, config_word((struct target_config){.serial = sampler->last_serial}));
+		*ret_slot = slot;
+		*ret_serial = sampler->last_serial;
+		return 0;
+	}
+	return error_set(err, ENOSPC, "all %d places for targets are taken: detach some", MAX_TARGET_SLOTS);
+}
+
+void sampler_slot_release(struct sampler *sampler, uint16_t slot)
+{
+	write_config(sampler, slot, 0);
+	sampler->slot_taken[slot] = false;
+}
+
+/* Changes a slot's word whatever the other thread does to another part of it. */
+static void update_config(struct sampler *sampler, uint16_t slot, void (*change)(struct target_config *, uint16_t),
+			  uint16_t value)
+{
+	uint64_t *word = (uint64_t *)&sampler->skeleton->bss->targets[slot];
+	uint64_t before = __atomic_load_n(word, __ATOMIC_SEQ_CST), after;
+	do {
+		struct target_config config;
+		memcpy(&config, &before, sizeof(config));
+		change(&config, value);
+		after = config_word(config);
+	} while (!__atomic_compare_exchange_n(word, &before, after, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+}
+
+static void change_generation(struct target_config *config, uint16_t generation)
+{
+	config->generation = generation;
+}
+
+static void change_check_claims(struct target_config *config, uint16_t check)
+{
+	config->check_claims = check;
+}
+
+void sampler_accept_generation(struct sampler *sampler, uint16_t slot, uint16_t generation)
+{
+	update_config(sampler, slot, change_generation, generation);
+}
+
+void sampler_check_claims(struct sampler *sampler, uint16_t slot)
+{
+	update_config(sampler, slot, change_check_claims, 1);
+}
+
+size_t sampler_drain(struct sampler *sampler, sampler_record_fn record, void *context)
+{
+	sampler->record = record;
+	sampler->record_context = context;
+	sampler->drained_bytes = 0;
+	int n = ring_buffer__consume(sampler->ring);
+	if (sampler->drained_bytes > sampler->most_drained_bytes)
+		sampler->most_drained_bytes = sampler->drained_bytes;
+	return n > 0 ? (size_t)n : 0;
+}
+
+void sampler_ring(const struct sampler *sampler, struct sampler_ring *ret)
+{
+	*ret = (struct sampler_ring){
+	    .bytes = sampler->ring_bytes,
+	    .drained_bytes = sampler->drained_bytes,
+	    .most_drained_bytes = sampler->most_drained_bytes,
+	};
+}
+
+static bool is_consistent(const struct target_counters *counters)
+{
+	uint64_t sum = 0;
+	for (size_t i = 0; i < OUTCOME_COUNT; i++)
+		sum += counters->outcomes[i];
+	return sum == counters->entries;
+}
+
+int sampler_counters(struct sampler *sampler, uint16_t slot, struct target_counters *ret)
+{
+	uint32_t key = slot;
+	for (int try = 0; try < COUNTER_TRIES; try++) {
+		if (bpf_map_lookup_elem(bpf_map__fd(sampler->skeleton->maps.counters), &key, sampler->per_cpu) < 0)
+			return -errno;
+		*ret = (struct target_counters){0};
+		bool consistent = true; /* on each CPU by itself: sums could agree by chance */
+		for (int cpu = 0; cpu < sampler->n_cpus; cpu++) {
+			const struct target_counters *counters = &sampler->per_cpu[cpu];
+			consistent = consistent && is_consistent(counters);
+			ret->entries += counters->entries;
+			for (size_t i = 0; i < OUTCOME_COUNT; i++)
+				ret->outcomes[i] += counters->outcomes[i];
+		}
+		if (consistent)
+			return 0;
+	}
+	return -EAGAIN;
+}
+
+void sampler_sweep_claims(struct sampler *sampler)
+{
+	struct claim *claims = sampler->skeleton->bss->claims;
+	size_t taken = 0;
+	for (size_t i = 0; i < CLAIMS; i++)
+		taken += __atomic_load_n((uint64_t *)&claims[i].thread, __ATOMIC_RELAXED) != 0;
+	if (taken <= CLAIMS / 2)
+		return;
+	for (size_t i = 0; i < CLAIMS; i++) {
+		char path[32];
+		uint64_t thread = __atomic_load_n((uint64_t *)&claims[i].thread, __ATOMIC_RELAXED);
+		snprintf(path, sizeof(path), "/proc/%u", CLAIM_TID(thread));
+		if (!thread || access(path, F_OK) == 0)
+			continue;
+		__atomic_store_n((uint64_t *)&claims[i].event, 0, __ATOMIC_SEQ_CST); /* before it can be claimed anew */
+		__atomic_store_n((uint64_t *)&claims[i].thread, 0, __ATOMIC_SEQ_CST);
+	}
+}

@@ -1,0 +1,51 @@
+/* The BPF side: loads the sampling program, gives out target slots, drains the ring buffer, reads the counters.
+ * Thread: the event loop's alone, except sampler_program_fd and sampler_check_claims. */
+#pragma once
+#include <linux/types.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "bpf/record.h"
+
+struct sampler;
+
+struct sampler_options {
+	size_t ring_bytes; /* a power of two, at least a page */
+};
+
+/* -EPERM, -ENOSYS, -ENOTSUP ... with a text that names the missing privilege or kernel feature and the remedy. */
+int sampler_new(const struct sampler_options *options, struct sampler **ret, struct error *err);
+void sampler_free(struct sampler *sampler);
+
+/* The program that perf events of targets run. Any thread. */
+int sampler_program_fd(const struct sampler *sampler);
+
+/* A slot for a new target with a serial of its own; its counters start at zero. -ENOSPC when all are taken. */
+int sampler_slot_acquire(struct sampler *sampler, uint16_t *ret_slot, uint32_t *ret_serial, struct error *err);
+/* After the target's events are closed. */
+void sampler_slot_release(struct sampler *sampler, uint16_t slot);
+/* From now on only events of this generation are accepted for the slot. */
+void sampler_accept_generation(struct sampler *sampler, uint16_t slot, uint16_t generation);
+/* From now on the slot's threads are told apart by claims, since some may carry two events. Any thread. */
+void sampler_check_claims(struct sampler *sampler, uint16_t slot);
+
+/* Hands every complete record in the ring buffer to `record`, in order. record->bytes is at least sizeof(struct record), at most `bytes`, which is what the
+ * kernel delivered; nothing else is checked. Returns the number of records. */
+typedef void (*sampler_record_fn)(void *context, const struct record *record, size_t bytes);
+size_t sampler_drain(struct sampler *sampler, sampler_record_fn record, void *context);
+
+struct sampler_ring {
+	size_t bytes;
+	size_t drained_bytes;      /* by the last drain: how full it was */
+	size_t most_drained_bytes; /* by any drain */
+};
+void sampler_ring(const struct sampler *sampler, struct sampler_ring *ret);
+
+/* The slot's counters, summed over CPUs, at one consistent moment: entries == the sum of outcomes, unless -EAGAIN: the target
+ * was too busy for a consistent look within a fixed number of tries (*ret is then the last one). */
+int sampler_counters(struct sampler *sampler, uint16_t slot, struct target_counters *ret);
+
+/* Frees the claims of threads that are gone, when more than half of the table is taken. Looks at /proc for each claim then. */
+void sampler_sweep_claims(struct sampler *sampler);
