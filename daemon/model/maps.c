@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
-
 static bool ascend(const struct mapping *mappings, size_t n)
 {
 	uint64_t previous_end = 0;
@@ -69,4 +67,65 @@ const struct mapping *maps_find(const struct maps *maps, uint64_t address)
 	if (low == 0 || address >= maps->mappings[low - 1].end)
 		return NULL;
 	return &maps->mappings[low - 1];
+}
+
+static bool same_mapping(const struct mapping *a, const struct mapping *b)
+{
+	return a->start == b->start && a->end == b->end && a->file_offset == b->file_offset && a->kind == b->kind &&
+	       a->file == b->file && !strcmp(a->name, b->name);
+}
+
+/* Adds mapping behind the list. Generated code comes and goes in pieces of one region, so anonymous mappings that overlap become
+ * one. -EEXIST when the address belongs to another mapping. */
+static int append(struct mapping *list, size_t *n, const struct mapping *mapping)
+{
+	struct mapping *last = *n ? &list[*n - 1] : NULL;
+	if (!last || last->end <= mapping->start) {
+		list[(*n)++] = *mapping;
+		return 0;
+	}
+	if (same_mapping(last, mapping))
+		return 0;
+	if (last->kind != MAPPING_ANONYMOUS || mapping->kind != MAPPING_ANONYMOUS)
+		return -EEXIST;
+	if (mapping->end > last->end)
+		last->end = mapping->end;
+	return 0;
+}
+
+/* Merges two ascending lists into list, which has room for both. */
+static int merge_lists(const struct maps *older, const struct maps *newer, struct mapping *list, size_t *ret_n,
+		       size_t *ret_main)
+{
+	size_t n = 0, o = 0, w = 0;
+	size_t main_at = SIZE_MAX;
+	while (o < older->n || w < newer->n) {
+		bool take_new = o == older->n || (w < newer->n && newer->mappings[w].start <= older->mappings[o].start);
+		int r = append(list, &n, take_new ? &newer->mappings[w] : &older->mappings[o]);
+		if (r < 0)
+			return r;
+		if (take_new && w == newer->main_index)
+			main_at = n - 1;
+		w += take_new;
+		o += !take_new;
+	}
+	*ret_n = n;
+	*ret_main = main_at == SIZE_MAX ? n : main_at;
+	return 0;
+}
+
+int maps_merge(struct maps *older, struct maps *newer, struct maps **ret)
+{
+	struct mapping *list = reallocarray(NULL, older->n + newer->n + 1, sizeof(*list));
+	if (!list)
+		return -ENOMEM;
+	size_t n, main_index;
+	int r = merge_lists(older, newer, list, &n, &main_index);
+	if (r == 0)
+		r = maps_new(list, n, main_index, ret);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (list[i].file)
+			file_ref(list[i].file);
+	free(list);
+	return r;
 }

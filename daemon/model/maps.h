@@ -1,6 +1,7 @@
 /* A snapshot of the executable mappings of a process: immutable once built, reference-counted, shared by the samples taken
  * while it was true. Thread: any. */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,3 +38,7 @@ void maps_unref(struct maps *maps); /* NULL is fine */
 
 /* The mapping that holds address, or NULL. O(log n). */
 const struct mapping *maps_find(const struct maps *maps, uint64_t address);
+
+/* One snapshot that serves for two moments of one address space: all of newer, and what of older newer has nothing in place of. 0 and a new
+ * reference in *ret; -EEXIST when they contradict each other (an address belongs to different mappings); -ENOMEM. */
+int maps_merge(struct maps *older, struct maps *newer, struct maps **ret);

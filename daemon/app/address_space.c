@@ -1,0 +1,140 @@
+#include "app/address_space.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+
+enum {
+	MIN_INTERVAL_MS = 50,
+	MAX_INTERVAL_MS = 2000,
+	MAX_VERSIONS = 4096, /* a program that execs or remaps more often than that keeps the last one's names */
+};
+
+void address_space_init(struct address_space *space)
+{
+	*space = (struct address_space){.interval_ns = MIN_INTERVAL_MS * NS_PER_MS};
+}
+
+void address_space_free(struct address_space *space)
+{
+	for (uint32_t i = 0; i < space->n; i++)
+		maps_unref(space->versions[i]);
+	free(space->versions);
+	address_space_init(space);
+}
+
+/* Makes version exist, without a snapshot. */
+static int reserve(struct address_space *space, uint32_t version)
+{
+	if (version < space->n)
+		return 0;
+	if (version >= space->room) {
+		uint32_t room = 2 * version + 4;
+		struct maps **grown = reallocarray(space->versions, room, sizeof(*grown));
+		if (!grown)
+			return -ENOMEM;
+		space->versions = grown;
+		space->room = room;
+	}
+	while (space->n <= version)
+		space->versions[space->n++] = NULL;
+	return 0;
+}
+
+static uint32_t current(const struct address_space *space)
+{
+	return space->n ? space->n - 1 : 0;
+}
+
+uint32_t address_space_note(struct address_space *space, const struct record *record, bool *ret_new_program)
+{
+	*ret_new_program = space->seen && record->exec_id != space->exec_id;
+	/* When memory is out, the old version stays: addresses of the new program then have no names, or are cut. */
+	if (*ret_new_program && space->n < MAX_VERSIONS)
+		(void)reserve(space, space->n);
+	if (*ret_new_program)
+		space->next_ns = 0; /* the new program's mappings are needed now */
+	if (!space->seen || *ret_new_program || record->exec_pages != space->exec_pages) {
+		space->wanted = true;
+		space->map_count = record->map_count;
+	}
+	space->seen = true;
+	space->exec_id = record->exec_id;
+	space->exec_pages = record->exec_pages;
+	return current(space);
+}
+
+void address_space_note_stack(struct address_space *space, uint32_t version, uint32_t map_count, const uint64_t *user,
+			      uint16_t n_user)
+{
+	/* Writable code is not among the executable pages that the kernel counts, but among the mappings. */
+	if (space->wanted || map_count == space->map_count || version >= space->n || !space->versions[version])
+		return;
+	for (uint16_t i = 0; i < n_user; i++)
+		if (!maps_find(space->versions[version], i ? user[i] - 1 : user[i])) {
+			space->wanted = true;
+			space->map_count = map_count;
+			return;
+		}
+}
+
+bool address_space_due(const struct address_space *space, uint64_t now_ns)
+{
+	return space->wanted && now_ns >= space->next_ns;
+}
+
+uint32_t address_space_begin(struct address_space *space)
+{
+	space->wanted = false;
+	return current(space);
+}
+
+static int replace(struct address_space *space, uint32_t version, struct maps *maps)
+{
+	int r = reserve(space, version);
+	if (r < 0) {
+		maps_unref(maps);
+		return r;
+	}
+	maps_unref(space->versions[version]);
+	space->versions[version] = maps;
+	return 0;
+}
+
+int address_space_update(struct address_space *space, uint32_t version, struct maps *maps, uint64_t now_ns)
+{
+	if (!maps)
+		return 0;
+	struct maps *old = version < space->n ? space->versions[version] : NULL;
+	struct maps *merged = NULL;
+	int r = old ? maps_merge(old, maps, &merged) : 0;
+	bool changed = !old || r == -EEXIST || merged->n != old->n;
+	space->interval_ns = changed ? MIN_INTERVAL_MS * NS_PER_MS : space->interval_ns * 2;
+	if (space->interval_ns > MAX_INTERVAL_MS * NS_PER_MS)
+		space->interval_ns = MAX_INTERVAL_MS * NS_PER_MS;
+	space->next_ns = now_ns + space->interval_ns;
+	if (r == -EEXIST)
+		return replace(space, space->n < MAX_VERSIONS ? space->n : version, maps);
+	if (r < 0) {
+		maps_unref(maps);
+		return r;
+	}
+	if (merged) {
+		maps_unref(maps);
+		maps = merged;
+	}
+	return replace(space, version, maps);
+}
+
+int address_space_snapshot(const struct address_space *space, struct maps ***ret, uint32_t *ret_n)
+{
+	struct maps **copy = calloc(space->n + 1, sizeof(*copy));
+	if (!copy)
+		return -ENOMEM;
+	for (uint32_t i = 0; i < space->n; i++)
+		copy[i] = space->versions[i] ? maps_ref(space->versions[i]) : NULL;
+	*ret = copy;
+	*ret_n = space->n;
+	return 0;
+}

@@ -1,0 +1,234 @@
+#include "app/jobs.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { IDLE_SECONDS = 5, STACK_BYTES = 512 * 1024 };
+
+struct job {
+	struct job *next;
+	struct lane *lane;
+	job_fn work, done;
+	void *context;
+};
+
+struct queue {
+	struct job *first, *last;
+};
+
+struct jobs {
+	struct event *finished_event; /* on finished_fd */
+	int finished_fd;
+	pthread_mutex_t lock; /* guards all below */
+	pthread_cond_t wanted, ended;
+	struct queue waiting, finished;
+	unsigned threads, idle, max_threads;
+	bool stopping;
+};
+
+static void push(struct queue *queue, struct job *job)
+{
+	job->next = NULL;
+	if (queue->last)
+		queue->last->next = job;
+	else
+		queue->first = job;
+	queue->last = job;
+}
+
+static struct job *pop(struct queue *queue)
+{
+	struct job *job = queue->first;
+	if (!job)
+		return NULL;
+	queue->first = job->next;
+	if (!queue->first)
+		queue->last = NULL;
+	return job;
+}
+
+/* The lock is held. NULL: nothing came for a while, or we are stopping. */
+static struct job *wait_for_job(struct jobs *jobs)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += IDLE_SECONDS;
+	int r = 0;
+	jobs->idle++;
+	while (!jobs->waiting.first && !jobs->stopping && r == 0)
+		r = pthread_cond_timedwait(&jobs->wanted, &jobs->lock, &until);
+	jobs->idle--;
+	return jobs->stopping ? NULL : pop(&jobs->waiting);
+}
+
+static void *worker(void *context)
+{
+	struct jobs *jobs = context;
+	struct job *job;
+	pthread_mutex_lock(&jobs->lock);
+	while ((job = wait_for_job(jobs))) {
+		pthread_mutex_unlock(&jobs->lock);
+		job->work(job->context);
+		pthread_mutex_lock(&jobs->lock);
+		push(&jobs->finished, job);
+		uint64_t one = 1;
+		ssize_t written =
+		    write(jobs->finished_fd, &one, sizeof(one)); /* cannot fail: the counter is far from full */
+		(void)written;
+	}
+	jobs->threads--;
+	pthread_cond_signal(&jobs->ended);
+	pthread_mutex_unlock(&jobs->lock);
+	return NULL;
+}
+
+/* The lock is held. */
+static int start_thread(struct jobs *jobs)
+{
+	pthread_attr_t attributes;
+	pthread_t thread;
+	pthread_attr_init(&attributes);
+	pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attributes, STACK_BYTES);
+	int r = pthread_create(&thread, &attributes, worker, jobs);
+	pthread_attr_destroy(&attributes);
+	if (r == 0)
+		jobs->threads++;
+	return -r;
+}
+
+static int dispatch(struct jobs *jobs, struct job *job)
+{
+	int r = 0;
+	pthread_mutex_lock(&jobs->lock);
+	if (jobs->idle == 0 && jobs->threads < jobs->max_threads)
+		r = start_thread(jobs);
+	if (r == 0 || jobs->threads > 0) {
+		r = 0;
+		push(&jobs->waiting, job);
+		pthread_cond_signal(&jobs->wanted);
+	}
+	pthread_mutex_unlock(&jobs->lock);
+	return r;
+}
+
+static void next_in_lane(struct jobs *jobs, struct lane *lane)
+{
+	struct queue queue = {lane->first, lane->last};
+	struct job *job = pop(&queue);
+	lane->first = queue.first;
+	lane->last = queue.last;
+	lane->busy = job != NULL;
+	if (job && dispatch(jobs, job) < 0) { /* no thread at all could be started: do it here rather than not at all */
+		job->work(job->context);
+		pthread_mutex_lock(&jobs->lock);
+		push(&jobs->finished, job);
+		pthread_mutex_unlock(&jobs->lock);
+		event_active(jobs->finished_event, EV_READ, 0);
+	}
+}
+
+static void on_finished(evutil_socket_t fd, short what, void *context)
+{
+	(void)what;
+	struct jobs *jobs = context;
+	uint64_t count;
+	ssize_t got = read(fd, &count, sizeof(count));
+	(void)got; /* EAGAIN after event_active */
+	pthread_mutex_lock(&jobs->lock);
+	struct queue finished = jobs->finished;
+	jobs->finished = (struct queue){0};
+	pthread_mutex_unlock(&jobs->lock);
+	struct job *job;
+	while ((job = pop(&finished))) {
+		/* done may free what the lane is part of when this was its last job: then the lane is let go before. */
+		struct lane *lane = job->lane;
+		bool more = lane && lane->first;
+		if (lane && !more)
+			lane->busy = false;
+		job->done(job->context);
+		if (more)
+			next_in_lane(jobs, lane);
+		free(job);
+	}
+}
+
+struct jobs *jobs_new(struct event_base *base, unsigned max_threads)
+{
+	struct jobs *jobs = calloc(1, sizeof(*jobs));
+	if (!jobs)
+		return NULL;
+	pthread_condattr_t attributes;
+	pthread_condattr_init(&attributes);
+	pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+	pthread_mutex_init(&jobs->lock, NULL);
+	pthread_cond_init(&jobs->wanted, &attributes);
+	pthread_cond_init(&jobs->ended, &attributes);
+	pthread_condattr_destroy(&attributes);
+	jobs->max_threads = max_threads;
+	jobs->finished_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (jobs->finished_fd >= 0)
+		jobs->finished_event = event_new(base, jobs->finished_fd, EV_READ | EV_PERSIST, on_finished, jobs);
+	if (!jobs->finished_event || event_add(jobs->finished_event, NULL) < 0) {
+		jobs_free(jobs);
+		return NULL;
+	}
+	return jobs;
+}
+
+static void drop(struct queue *queue)
+{
+	struct job *job;
+	while ((job = pop(queue)))
+		free(job);
+}
+
+void jobs_free(struct jobs *jobs)
+{
+	if (!jobs)
+		return;
+	pthread_mutex_lock(&jobs->lock);
+	jobs->stopping = true;
+	pthread_cond_broadcast(&jobs->wanted);
+	while (jobs->threads > 0)
+		pthread_cond_wait(&jobs->ended, &jobs->lock);
+	pthread_mutex_unlock(&jobs->lock);
+	drop(&jobs->waiting);
+	drop(&jobs->finished);
+	if (jobs->finished_event)
+		event_free(jobs->finished_event);
+	if (jobs->finished_fd >= 0)
+		close(jobs->finished_fd);
+	pthread_cond_destroy(&jobs->wanted);
+	pthread_cond_destroy(&jobs->ended);
+	pthread_mutex_destroy(&jobs->lock);
+	free(jobs);
+}
+
+int jobs_submit(struct jobs *jobs, struct lane *lane, job_fn work, job_fn done, void *context)
+{
+	struct job *job = malloc(sizeof(*job));
+	if (!job)
+		return -ENOMEM;
+	*job = (struct job){.lane = lane, .work = work, .done = done, .context = context};
+	if (lane && lane->busy) {
+		struct queue queue = {lane->first, lane->last};
+		push(&queue, job);
+		lane->first = queue.first;
+		lane->last = queue.last;
+		return 0;
+	}
+	int r = dispatch(jobs, job);
+	if (r < 0) {
+		free(job);
+		return r;
+	}
+	if (lane)
+		lane->busy = true;
+	return 0;
+}

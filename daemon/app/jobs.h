@@ -1,0 +1,25 @@
+/* Work that may block (arming, reading /proc of a target, building profiles) leaves the event loop for worker threads, and comes back when done.
+ *
+ * A lane runs its jobs one after the other, in order: what belongs to one target is in its lane. Jobs without a lane run side by side. Threads are
+ * started when needed, up to a maximum, and end when idle. All functions: event loop only. */
+#pragma once
+#include <event2/event.h>
+#include <stdbool.h>
+
+struct jobs;
+struct job;
+
+/* work runs on a worker thread; then done, on the event loop. Neither may be NULL. The lane's next job starts after done. done may free
+ * the lane if no other job waits in it. */
+typedef void (*job_fn)(void *context);
+
+struct lane {
+	struct job *first, *last; /* waiting, behind the one that runs */
+	bool busy;
+};
+
+struct jobs *jobs_new(struct event_base *base, unsigned max_threads); /* NULL: out of memory */
+/* Waits for the jobs that run, drops those that wait without calling their functions. */
+void jobs_free(struct jobs *jobs);
+/* lane may be NULL. -ENOMEM; -EAGAIN when no thread could be started. */
+int jobs_submit(struct jobs *jobs, struct lane *lane, job_fn work, job_fn done, void *context);

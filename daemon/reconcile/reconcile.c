@@ -1,0 +1,35 @@
+#include "reconcile/reconcile.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static bool is_well_formed(const struct record *record, size_t bytes)
+{
+	/* The ring buffer rounds up to 8 bytes; sizes come from our own program, and are checked all the same. */
+	size_t n_frames = (size_t)record->n_kernel + record->n_user;
+	return record->n_kernel <= RECORD_MAX_KERNEL_FRAMES && record->n_user <= RECORD_MAX_USER_FRAMES &&
+	       record->bytes == sizeof(*record) + n_frames * sizeof(record->frames[0]) && record->bytes <= bytes &&
+	       record->user_end < STACK_END_COUNT && record->tid != 0;
+}
+
+enum outcome reconcile_record(const struct record *record, size_t bytes, struct thread_clock *clock, struct sample *ret)
+{
+	if (bytes < sizeof(*record) || !is_well_formed(record, bytes))
+		return OUTCOME_MALFORMED_RECORD;
+	uint64_t cpu_ns;
+	if (thread_clock_advance(clock, record->tid, record->thread_start_ns, record->runtime_ns, &cpu_ns) < 0)
+		return OUTCOME_STORE_FULL;
+	*ret = (struct sample){
+	    .time_ns = record->time_ns,
+	    .cpu_ns = cpu_ns,
+	    .tid = record->tid,
+	    .user_end = (enum stack_end)record->user_end,
+	    .n_kernel = record->n_kernel,
+	    .n_user = record->n_user,
+	    .kernel = (const uint64_t *)record->frames,
+	    .user = (const uint64_t *)record->frames + record->n_kernel,
+	};
+	memcpy(ret->comm, record->comm, sizeof(ret->comm));
+	ret->comm[sizeof(ret->comm) - 1] = '\0';
+	return OUTCOME_SAMPLE;
+}
