@@ -1,0 +1,29 @@
+/* One ELF file, as far as names need it: its build id, where its segments are mapped from, and the index of its functions.
+ *
+ * Everything is read with pread (libelf's ELF_C_READ), never mapped: a file that is cut short while it is read gives an error instead of
+ * a SIGBUS. What is kept is 16 to 32 bytes a function; names are read again from the file when they are asked for. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/reader_limits.h"
+
+struct image;
+
+/* Takes fd in every case. -ENOEXEC: no ELF executable or shared library, or a malformed one; -EFBIG: its tables are larger than we
+ * would read; -ENOMEM; -EIO and others of fstat. */
+int image_open(int fd, struct image **ret);
+void image_free(struct image *image); /* NULL is fine */
+
+const char *image_build_id(const struct image *image); /* lower-case hex; "": none */
+bool image_has_symbols(const struct image *image);
+size_t image_bytes(const struct image *image); /* of memory */
+
+struct image_name {
+	char name[READER_NAME_MAX_BYTES + 1];        /* demangled */
+	char system_name[READER_NAME_MAX_BYTES + 1]; /* as in the symbol table, without version, made printable */
+};
+
+/* The function at file_offset, which is where in the file the code is, as it is mapped. False: none is known. */
+bool image_find(const struct image *image, uint64_t file_offset, struct image_name *ret);

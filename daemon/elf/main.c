@@ -1,0 +1,82 @@
+/* sprofd-elf: parses ELF files for sprofd, in a sandbox. Started by sprofd with its socket as fd 3; of no use by hand. */
+#include <errno.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "elf/requests.h"
+#include "elf/sandbox.h"
+#include "proto/reader_limits.h"
+
+enum {
+	/* sprofd ends us much sooner; this is for when it is gone. SIGALRM's default action is what we want. */
+	REQUEST_MAX_S = 30,
+	MMAP_THRESHOLD_BYTES = 128 * 1024,
+};
+
+/* One packet and its fd (-1: none). Its length, 0 when sprofd is gone, -errno. */
+static ssize_t receive(int socket, uint8_t *packet, int *ret_fd)
+{
+	union {
+		struct cmsghdr header;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec data = {.iov_base = packet, .iov_len = READER_MESSAGE_MAX_BYTES};
+	struct msghdr message = {
+	    .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+	if (n < 0)
+		return -errno;
+	*ret_fd = -1;
+	const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+	    header->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(ret_fd, CMSG_DATA(header), sizeof(int));
+	return n;
+}
+
+static int serve(int socket, struct requests *requests)
+{
+	static uint8_t packet[READER_MESSAGE_MAX_BYTES], reply[READER_MESSAGE_MAX_BYTES];
+	for (;;) {
+		int fd = -1;
+		ssize_t n = receive(socket, packet, &fd);
+		if (n == -EINTR)
+			continue;
+		if (n <= 0)
+			return (int)n;
+		alarm(REQUEST_MAX_S);
+		size_t bytes = requests_handle(requests, packet, (size_t)n, fd, reply);
+		alarm(0);
+		struct iovec data = {.iov_base = reply, .iov_len = bytes};
+		struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
+		if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
+			return -errno;
+	}
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1 && strcmp(argv[1], "--version") == 0)
+		return printf("sprofd-elf %s\n", SPROF_VERSION) < 0;
+	struct error err = {};
+	int type = 0;
+	socklen_t length = sizeof(type);
+	if (getsockopt(READER_SOCKET_FD, SOL_SOCKET, SO_TYPE, &type, &length) < 0 || type != SOCK_SEQPACKET) {
+		log_error("sprofd-elf is started by sprofd, with a socket as fd 3; it does nothing by itself");
+		return 2;
+	}
+	/* Large tables come and go: give them back to the kernel each time, instead of raising the threshold as malloc would. */
+	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+	struct requests *requests = requests_new();
+	if (!requests || sandbox_enter(&err) < 0) {
+		log_error("sprofd-elf: %s", requests ? err.text : "out of memory");
+		return 1;
+	}
+	int r = serve(READER_SOCKET_FD, requests);
+	/* Not exit(): what runs then (a leak checker, in debug builds) wants more than the sandbox gives. */
+	_exit(r == 0 || r == -EPIPE || r == -ECONNRESET ? 0 : 1);
+}

@@ -1,0 +1,214 @@
+#include "elf/requests.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "elf/image.h"
+#include "proto/reader_limits.h"
+#include "reader.pb-c.h"
+
+enum {
+	FILES_MAX = 48,
+	INDEX_MAX_BYTES = 256 << 20,
+	/* Of a packed Frames with one Frame: tags and lengths, generously; and of a reply around them. */
+	FRAME_OVERHEAD_BYTES = 32,
+	REPLY_OVERHEAD_BYTES = 64,
+};
+
+struct open_file {
+	uint64_t file_id;
+	uint64_t used; /* by the clock of requests */
+	struct image *image;
+};
+
+struct requests {
+	struct open_file files[FILES_MAX];
+	size_t n;
+	uint64_t clock;
+	/* The reply being built. */
+	struct image_name name;
+	Sprof__Reader__Frames frames[READER_BATCH_MAX], *frames_list[READER_BATCH_MAX];
+	Sprof__Reader__Frame frame[READER_BATCH_MAX], *frame_list[READER_BATCH_MAX];
+	char text[READER_MESSAGE_MAX_BYTES];
+	size_t text_used;
+};
+
+struct requests *requests_new(void)
+{
+	return calloc(1, sizeof(struct requests));
+}
+
+void requests_free(struct requests *requests)
+{
+	for (size_t i = 0; requests && i < requests->n; i++)
+		image_free(requests->files[i].image);
+	free(requests);
+}
+
+static struct open_file *find_file(struct requests *requests, uint64_t file_id)
+{
+	for (size_t i = 0; i < requests->n; i++) {
+		if (requests->files[i].file_id == file_id) {
+			requests->files[i].used = ++requests->clock;
+			return &requests->files[i];
+		}
+	}
+	return NULL;
+}
+
+static void close_file(struct requests *requests, struct open_file *file)
+{
+	image_free(file->image);
+	*file = requests->files[--requests->n];
+}
+
+/* Lets go of the files that were not used for longest until there is room for one of bytes. */
+static void make_room(struct requests *requests, size_t bytes)
+{
+	for (;;) {
+		size_t held = 0;
+		struct open_file *oldest = NULL;
+		for (size_t i = 0; i < requests->n; i++) {
+			struct open_file *file = &requests->files[i];
+			held += image_bytes(file->image);
+			if (!oldest || file->used < oldest->used)
+				oldest = file;
+		}
+		if (!oldest || (requests->n < FILES_MAX && held + bytes <= INDEX_MAX_BYTES))
+			return;
+		close_file(requests, oldest);
+	}
+}
+
+static int handle_open(struct requests *requests, uint64_t file_id, int fd, Sprof__Reader__Opened *ret)
+{
+	_cleanup_close_ int owned = fd;
+	struct open_file *file = find_file(requests, file_id);
+	if (!file) {
+		struct image *image = NULL;
+		if (owned < 0)
+			return -EBADMSG;
+		int r = image_open(TAKE_FD(owned), &image);
+		if (r < 0)
+			return r;
+		make_room(requests, image_bytes(image));
+		file = &requests->files[requests->n++];
+		*file = (struct open_file){.file_id = file_id, .used = ++requests->clock, .image = image};
+	}
+	ret->build_id = (char *)image_build_id(file->image);
+	ret->has_symbols = image_has_symbols(file->image);
+	return 0;
+}
+
+static char *keep_text(struct requests *requests, const char *text)
+{
+	size_t bytes = strlen(text) + 1;
+	char *copy = requests->text + requests->text_used;
+	memcpy(copy, text, bytes);
+	requests->text_used += bytes;
+	return copy;
+}
+
+/* Fills the i-th Frames of the reply; false when it does not fit any more. */
+static bool add_frames(struct requests *requests, const struct image *image, size_t i, uint64_t file_offset,
+		       size_t *used)
+{
+	Sprof__Reader__Frames *frames = &requests->frames[i];
+	sprof__reader__frames__init(frames);
+	requests->frames_list[i] = frames;
+	if (!image_find(image, file_offset, &requests->name)) {
+		*used += 2; /* an empty message */
+		return *used <= READER_MESSAGE_MAX_BYTES;
+	}
+	struct image_name *name = &requests->name;
+	bool same = strcmp(name->name, name->system_name) == 0;
+	size_t bytes = FRAME_OVERHEAD_BYTES + strlen(name->name) + (same ? 0 : strlen(name->system_name));
+	if (*used + bytes > READER_MESSAGE_MAX_BYTES)
+		return false;
+	*used += bytes;
+	Sprof__Reader__Frame *frame = &requests->frame[i];
+	sprof__reader__frame__init(frame);
+	frame->name = keep_text(requests, name->name);
+	if (!same)
+		frame->system_name = keep_text(requests, name->system_name);
+	requests->frame_list[i] = frame;
+	frames->frame = &requests->frame_list[i];
+	frames->n_frame = 1;
+	return true;
+}
+
+static int handle_symbolize(struct requests *requests, uint64_t file_id, const Sprof__Reader__Symbolize *in,
+			    Sprof__Reader__Symbolized *ret)
+{
+	const struct open_file *file = find_file(requests, file_id);
+	if (!file)
+		return -ENOENT;
+	if (in->n_file_offset == 0 || in->n_file_offset > READER_BATCH_MAX)
+		return -EBADMSG;
+	requests->text_used = 0;
+	size_t used = REPLY_OVERHEAD_BYTES, n = 0;
+	while (n < in->n_file_offset && add_frames(requests, file->image, n, in->file_offset[n], &used))
+		n++;
+	ret->frames = requests->frames_list;
+	ret->n_frames = n;
+	return 0;
+}
+
+static int handle_close(struct requests *requests, uint64_t file_id)
+{
+	struct open_file *file = find_file(requests, file_id);
+	if (!file)
+		return -ENOENT;
+	close_file(requests, file);
+	return 0;
+}
+
+static const char *text_of(int error)
+{
+	switch (error) {
+	case 0:
+		return "";
+	case ENOEXEC:
+		return "this is no ELF executable or shared library that we can read";
+	case ENOENT:
+		return "the file is not open";
+	case EFBIG:
+		return "the file's tables are too large";
+	case EBADMSG:
+		return "malformed request";
+	default:
+		return "the file cannot be read";
+	}
+}
+
+size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t bytes, int fd, uint8_t *reply)
+{
+	_cleanup_close_ int owned = fd;
+	Sprof__Reader__Opened opened = SPROF__READER__OPENED__INIT;
+	Sprof__Reader__Symbolized symbolized = SPROF__READER__SYMBOLIZED__INIT;
+	Sprof__Reader__Reply answer = SPROF__READER__REPLY__INIT;
+	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
+	int r = -EBADMSG;
+	if (request && request->what_case == SPROF__READER__REQUEST__WHAT_OPEN) {
+		r = handle_open(requests, request->file_id, TAKE_FD(owned), &opened);
+		answer.what_case = SPROF__READER__REPLY__WHAT_OPENED;
+		answer.opened = &opened;
+	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_SYMBOLIZE) {
+		r = handle_symbolize(requests, request->file_id, request->symbolize, &symbolized);
+		answer.what_case = SPROF__READER__REPLY__WHAT_SYMBOLIZED;
+		answer.symbolized = &symbolized;
+	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_CLOSE) {
+		r = handle_close(requests, request->file_id);
+	}
+	answer.sequence = request ? request->sequence : 0;
+	answer.error = -r;
+	answer.error_text = (char *)text_of(-r);
+	if (r < 0)
+		answer.what_case = SPROF__READER__REPLY__WHAT__NOT_SET;
+	size_t length = sprof__reader__reply__pack(&answer, reply);
+	if (request)
+		sprof__reader__request__free_unpacked(request, NULL);
+	return length;
+}
