@@ -1,0 +1,35 @@
+/* Burns at the bottom of --depth=N frames of one function, each with a frame pointer. */
+#include <pthread.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "target.h"
+
+__attribute__((noinline)) static void deep_leaf(void)
+{
+	while (!target_over())
+		target_burn(100000);
+	__asm__ volatile("");
+}
+
+/* NOLINTNEXTLINE(misc-no-recursion): recursion is what it is for */
+__attribute__((noinline)) static void deep_frame(long left)
+{
+	if (left > 1)
+		deep_frame(left - 1);
+	else
+		deep_leaf();
+	__asm__ volatile("");
+}
+
+int main(int argc, char **argv)
+{
+	long depth = 100, seconds = 0;
+	const struct target_flag flags[] = {{"depth", &depth}, {"seconds", &seconds}};
+	target_parse(argc, argv, flags, 2);
+	target_begin(seconds);
+	target_ready(NULL);
+	deep_frame(depth);
+	printf("{\"pid\": %d, \"process_cpu_ns\": %llu}\n", (int)getpid(), (unsigned long long)target_process_cpu_ns());
+	return 0;
+}

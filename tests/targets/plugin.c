@@ -1,0 +1,14 @@
+/* The library that loader opens while it runs. */
+#include "plugin.h"
+#include "target.h"
+
+__attribute__((noinline)) static void plugin_inner(uint64_t iterations)
+{
+	target_burn(iterations);
+}
+
+__attribute__((visibility("default"))) void plugin_burn(uint64_t iterations)
+{
+	plugin_inner(iterations);
+	__asm__ volatile("");
+}
