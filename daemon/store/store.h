@@ -28,16 +28,20 @@ int epoch_add(struct epoch *epoch, const struct sample *sample, bool *ret_new_st
 struct epoch_totals {
 	uint64_t samples, cpu_ns, bytes;
 	uint64_t first_ns, last_ns; /* CLOCK_MONOTONIC of the first and last sample; 0 when empty */
-	uint64_t n_stacks;          /* distinct */
+	uint64_t n_stacks;          /* distinct; of a retention the sum over its epochs, which may share some */
 	uint64_t stack_ends[STACK_END_COUNT];
+	uint32_t
+	    oldest_maps_version; /* the smallest that any sample has: snapshots of older ones are no longer needed */
 };
 void epoch_totals(const struct epoch *epoch, struct epoch_totals *ret);
 
 struct retention;
+/* budget_bytes bounds what is retained (not what snapshots still hold of epochs that were dropped); at least 128 KiB are granted.
+ * Nothing is allocated for samples before the first one. NULL when out of memory. Event loop only. */
 struct retention *retention_new(size_t budget_bytes);
 void retention_free(struct retention *retention);
 /* As epoch_add, into the newest epoch; opens a new one, and drops the oldest (adding its samples to *aged_out), as needed.
- * -ENOMEM only when memory is out. */
+ * -ENOMEM only when memory is out, or the stack alone would take more than half of an epoch's budget (at least 31 KiB). */
 int retention_add(struct retention *retention, const struct sample *sample, bool *ret_new_stack, uint64_t *aged_out);
 /* A consistent copy of what is retained, for a profile: *ret is a malloc'ed array of *ret_n references to epochs that will not
  * change (a small current epoch is copied, a large one frozen). -ENOMEM. */
@@ -45,19 +49,26 @@ int retention_snapshot(struct retention *retention, struct epoch ***ret, size_t 
 void retention_totals(const struct retention *retention, struct epoch_totals *ret);
 
 /* How addresses of a maps_version are resolved. Versions without a snapshot give NULL. */
-typedef struct maps *(*store_maps_fn)(void *context, uint32_t maps_version); /* borrowed; the same for the same version */
+typedef struct maps *(*store_maps_fn)(void *context,
+				      uint32_t maps_version); /* borrowed; the same for the same version */
 
 struct store_build_options {
-	bool include_kernel;   /* else kernel frames are left out (a sample of nothing but kernel frames keeps one frame "[kernel]",
+	bool
+	    include_kernel; /* else kernel frames are left out (a sample of nothing but kernel frames keeps one frame "[kernel]",
 	                          a location without address whose only line has that name) */
 	store_maps_fn maps;
 	void *maps_context;
-	size_t budget_bytes;   /* of the profile in memory */
+	size_t budget_bytes; /* of the profile in memory */
 };
 
-/* Merges the epochs into a profile: samples by (stack, thread, comm), locations unique by (mapping, address), mappings unique by
- * (maps, start). A caller's address is return address - 1. The user part of a stack is cut before the first caller that lies in no
+/* Merges the epochs into a profile: samples by (stack, thread, comm), locations unique by (mapping, address), a mapping that stands
+ * in several versions at the same place is one. mappings[0] is the main program's in the newest version that has a snapshot; of
+ * the others, only those that some location uses. Addresses of the kernel lie in "[kernel.kallsyms]", the kernel's half.
+ * A caller's address is return address - 1. The user part of a stack is cut before the first caller that lies in no
  * executable mapping (counted in *ret_cut, in samples): a frame pointer chain through code without frame pointers makes such.
- * Does not fill lines, build-ids, comments, time, duration, period, pid, cgroup. -ENOMEM when the budget is spent. */
+ * Stacks of a version without a snapshot are not cut, their addresses have no mapping. A sample without any frame gets one
+ * placeholder location, whose only line is named "[no stack]", so that its CPU time is not lost.
+ * Fills no other lines, no build-ids, comments, time, duration, period, pid, cgroup. -ENOMEM when the budget is spent.
+ * Thread: any; options->maps is called in it, and what it returns must stay until the profile is built. */
 int store_build_profile(struct epoch *const *epochs, size_t n_epochs, const struct store_build_options *options,
-                        struct profile **ret, uint64_t *ret_cut);
+			struct profile **ret, uint64_t *ret_cut);

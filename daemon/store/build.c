@@ -1,0 +1,277 @@
+#include "store/build.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "base/hash.h"
+#include "store/epoch.h"
+
+struct comm_item {
+	struct set_entry entry;
+	char text[SAMPLE_COMM_BYTES + 1];
+};
+
+struct stack_item { /* a stack as the profile has it: cut, and with locations instead of addresses */
+	struct set_entry entry;
+	uint32_t n;
+	uint32_t locations[]; /* indices, leaf first */
+};
+
+struct stack_key {
+	const uint32_t *locations;
+	uint32_t n;
+};
+
+struct sample_item {
+	struct set_entry entry;
+	const struct stack_item *stack;
+	struct profile_sample sample;
+};
+
+struct sample_key {
+	const struct stack_item *stack;
+	const struct comm_item *comm;
+	uint32_t tid, zero;
+};
+
+/* What became of a stack of the epoch at hand. */
+struct resolved {
+	const struct stack_item *stack; /* NULL: not met so far */
+	bool cut;
+};
+
+static bool comm_equal(const struct set_entry *entry, const void *key)
+{
+	return memcmp(((const struct comm_item *)entry)->text, key, SAMPLE_COMM_BYTES) == 0;
+}
+
+static struct comm_item *intern_comm(struct builder *builder, const char *comm)
+{
+	uint32_t hash = (uint32_t)hash_bytes(comm, SAMPLE_COMM_BYTES, hash_seed());
+	struct comm_item *item = set_find(&builder->comms, hash, comm_equal, comm);
+	if (item || set_reserve(&builder->comms, &builder->heap) < 0)
+		return item;
+	item = arena_alloc(&builder->profile->arena, sizeof(*item));
+	if (!item)
+		return NULL;
+	memcpy(item->text, comm, SAMPLE_COMM_BYTES);
+	item->text[SAMPLE_COMM_BYTES] = '\0';
+	set_insert(&builder->comms, &item->entry, hash);
+	return item;
+}
+
+static bool stack_equal(const struct set_entry *entry, const void *key_)
+{
+	const struct stack_item *item = (const struct stack_item *)entry;
+	const struct stack_key *key = key_;
+	return item->n == key->n && memcmp(item->locations, key->locations, key->n * sizeof(uint32_t)) == 0;
+}
+
+static const struct stack_item *intern_stack(struct builder *builder, const uint32_t *locations, uint32_t n)
+{
+	struct stack_key key = {.locations = locations, .n = n};
+	uint32_t hash = (uint32_t)hash_bytes(locations, n * sizeof(uint32_t), hash_seed());
+	struct stack_item *item = set_find(&builder->stacks, hash, stack_equal, &key);
+	if (item || set_reserve(&builder->stacks, &builder->heap) < 0)
+		return item;
+	item = arena_alloc(&builder->profile->arena, sizeof(*item) + n * sizeof(uint32_t));
+	if (!item)
+		return NULL;
+	item->n = n;
+	memcpy(item->locations, locations, n * sizeof(uint32_t));
+	set_insert(&builder->stacks, &item->entry, hash);
+	return item;
+}
+
+/* Where the call is: the instruction before the one it returns to. */
+static uint64_t call_address(uint64_t return_address)
+{
+	return return_address ? return_address - 1 : 0;
+}
+
+static int locate_kernel_part(struct builder *builder, const struct stack *stack, uint32_t *n)
+{
+	for (size_t i = 0; i < stack->n_kernel; i++) {
+		uint64_t address = i == 0 ? stack->frames[i] : call_address(stack->frames[i]);
+		int r = builder_locate_kernel(builder, address, &builder->scratch[(*n)++]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int locate_user_part(struct builder *builder, const struct stack *stack, uint32_t *n, bool *ret_cut)
+{
+	struct builder_version *version = builder_version(builder, stack->maps_version);
+	if (!version)
+		return -ENOMEM;
+	const uint64_t *user = stack->frames + stack->n_kernel;
+	for (size_t i = 0; i < stack->n_user; i++) {
+		uint64_t address = i == 0 ? user[i] : call_address(user[i]);
+		const struct mapping *mapping = version->maps ? maps_find(version->maps, address) : NULL;
+		/* Without a snapshot nothing can be said against any address. */
+		if (i > 0 && version->maps && !mapping) {
+			*ret_cut = true;
+			return 0;
+		}
+		int r = builder_locate_user(builder, version, mapping, address, &builder->scratch[(*n)++]);
+		if (r < 0)
+			return r;
+	}
+	return 0;
+}
+
+static int resolve(struct builder *builder, const struct stack *stack, struct resolved *ret)
+{
+	uint32_t n = 0;
+	bool cut = false;
+	int r = builder->options->include_kernel ? locate_kernel_part(builder, stack, &n) : 0;
+	if (r == 0)
+		r = locate_user_part(builder, stack, &n, &cut);
+	if (r == 0 && n == 0)
+		r = builder_locate_placeholder(builder, stack->n_kernel ? PLACEHOLDER_KERNEL : PLACEHOLDER_NO_STACK,
+					       &builder->scratch[n++]);
+	if (r < 0)
+		return r;
+	const struct stack_item *item = intern_stack(builder, builder->scratch, n);
+	if (!item)
+		return -ENOMEM;
+	*ret = (struct resolved){.stack = item, .cut = cut};
+	return 0;
+}
+
+static bool sample_equal(const struct set_entry *entry, const void *key_)
+{
+	const struct sample_item *item = (const struct sample_item *)entry;
+	const struct sample_key *key = key_;
+	return item->stack == key->stack && item->sample.tid == key->tid && item->sample.comm == key->comm->text;
+}
+
+static int add_sample(struct builder *builder, const struct stack_item *stack, const struct cell *cell)
+{
+	const struct comm_item *comm = intern_comm(builder, cell->comm);
+	if (!comm)
+		return -ENOMEM;
+	struct sample_key key = {.stack = stack, .comm = comm, .tid = cell->tid};
+	uint32_t hash = (uint32_t)hash_bytes(&key, sizeof(key), hash_seed());
+	struct sample_item *item = set_find(&builder->samples, hash, sample_equal, &key);
+	if (!item) {
+		if (set_reserve(&builder->samples, &builder->heap) < 0)
+			return -ENOMEM;
+		item = arena_alloc(&builder->profile->arena, sizeof(*item));
+		if (!item)
+			return -ENOMEM;
+		*item = (struct sample_item){
+		    .stack = stack,
+		    .sample = {.tid = cell->tid,
+			       .comm = comm->text,
+			       .n_locations = stack->n,
+			       .locations = stack->locations},
+		};
+		set_insert(&builder->samples, &item->entry, hash);
+	}
+	item->sample.count += cell->count;
+	item->sample.cpu_ns += cell->cpu_ns;
+	return 0;
+}
+
+static int add_cells(struct builder *builder, const struct epoch *epoch, struct resolved *resolved, uint64_t *cut)
+{
+	for (const struct set_entry *entry = epoch->cells.first; entry; entry = entry->next) {
+		const struct cell *cell = (const struct cell *)entry;
+		struct resolved *of_stack = &resolved[cell->stack->id];
+		int r = of_stack->stack ? 0 : resolve(builder, cell->stack, of_stack);
+		if (r == 0)
+			r = add_sample(builder, of_stack->stack, cell);
+		if (r < 0)
+			return r;
+		if (of_stack->cut)
+			*cut += cell->count;
+	}
+	return 0;
+}
+
+static int add_epoch(struct builder *builder, const struct epoch *epoch, uint64_t *cut)
+{
+	if (epoch->stacks.n == 0)
+		return 0;
+	size_t bytes = epoch->stacks.n * sizeof(struct resolved);
+	struct resolved *resolved = heap_table(&builder->heap, bytes);
+	if (!resolved)
+		return -ENOMEM;
+	int r = add_cells(builder, epoch, resolved, cut);
+	heap_table_free(&builder->heap, resolved, bytes);
+	return r;
+}
+
+/* A look at all stacks before any is resolved: which maps are the newest, and how deep is the deepest? */
+static int survey(struct builder *builder, struct epoch *const *epochs, size_t n_epochs)
+{
+	size_t deepest = 1; /* a placeholder */
+	for (size_t i = 0; i < n_epochs; i++) {
+		for (const struct set_entry *entry = epochs[i]->stacks.first; entry; entry = entry->next) {
+			const struct stack *stack = (const struct stack *)entry;
+			size_t depth = (size_t)stack->n_kernel + stack->n_user;
+			if (depth > deepest)
+				deepest = depth;
+			if (!builder_version(builder, stack->maps_version))
+				return -ENOMEM;
+		}
+	}
+	builder->scratch = arena_alloc(&builder->profile->arena, deepest * sizeof(uint32_t));
+	return builder->scratch ? 0 : -ENOMEM;
+}
+
+static int finish_samples(struct builder *builder)
+{
+	struct profile *profile = builder->profile;
+	profile->samples = arena_alloc(&profile->arena, builder->samples.n * sizeof(struct profile_sample));
+	if (!profile->samples)
+		return -ENOMEM;
+	for (struct set_entry *entry = builder->samples.first; entry; entry = entry->next)
+		profile->samples[profile->n_samples++] = ((struct sample_item *)entry)->sample;
+	return 0;
+}
+
+static int build(struct builder *builder, struct epoch *const *epochs, size_t n_epochs, uint64_t *cut)
+{
+	int r = survey(builder, epochs, n_epochs);
+	if (r == 0)
+		r = builder_add_main(builder);
+	for (size_t i = 0; i < n_epochs && r == 0; i++)
+		r = add_epoch(builder, epochs[i], cut);
+	if (r == 0)
+		r = finish_samples(builder);
+	if (r == 0)
+		r = builder_finish_locations(builder);
+	return r;
+}
+
+static void free_tables(struct builder *builder)
+{
+	struct set *sets[] = {&builder->versions, &builder->mappings, &builder->locations,
+			      &builder->stacks,   &builder->comms,    &builder->samples};
+	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)
+		set_free(sets[i], &builder->heap);
+}
+
+int store_build_profile(struct epoch *const *epochs, size_t n_epochs, const struct store_build_options *options,
+			struct profile **ret, uint64_t *ret_cut)
+{
+	struct profile *profile = profile_new(options->budget_bytes);
+	if (!profile)
+		return -ENOMEM;
+	struct builder builder = {.options = options, .profile = profile, .kernel_mapping = PROFILE_NO_MAPPING};
+	heap_init(&builder.heap, &profile->arena, options->budget_bytes);
+	uint64_t cut = 0;
+	int r = build(&builder, epochs, n_epochs, &cut);
+	free_tables(&builder);
+	if (r < 0) {
+		profile_free(profile);
+		return r;
+	}
+	*ret = profile;
+	*ret_cut = cut;
+	return 0;
+}

@@ -1,0 +1,41 @@
+/* A profile under construction. Private to store: locate.c turns addresses into locations, build.c merges samples. Everything
+ * lies in the profile's own arena, so that one budget bounds it; only the tables of the sets are given back before the end. */
+#pragma once
+#include "store/set.h"
+#include "store/store.h"
+
+struct builder_version { /* the mappings of one maps_version */
+	struct set_entry entry;
+	uint32_t version;
+	const struct maps *maps; /* NULL: no snapshot */
+	uint32_t *mapping_index; /* of each in maps, in the profile; PROFILE_NO_MAPPING: not used so far */
+};
+
+struct builder {
+	const struct store_build_options *options;
+	struct profile *profile;
+	struct heap heap;
+	struct set versions, mappings, locations, stacks, comms, samples;
+	struct builder_version *last_version;   /* the one looked up last, or NULL */
+	struct builder_version *newest_version; /* with a snapshot, or NULL */
+	uint32_t kernel_mapping;                /* index, or PROFILE_NO_MAPPING while unused */
+	uint32_t *scratch;                      /* room for the locations of the longest stack */
+};
+
+/* Stands for what has no address: a frame of its own, so that its CPU time is not lost. */
+enum builder_placeholder { PLACEHOLDER_NONE, PLACEHOLDER_NO_STACK, PLACEHOLDER_KERNEL };
+
+/* The version's entry, added if need be; NULL: -ENOMEM. */
+struct builder_version *builder_version(struct builder *builder, uint32_t version);
+/* Adds the main program's mapping of the newest version; before any location. -ENOMEM. */
+int builder_add_main(struct builder *builder);
+
+/* The index of a location, added if need be; -ENOMEM. */
+int builder_locate_kernel(struct builder *builder, uint64_t address, uint32_t *ret);
+/* mapping is the one of version->maps that holds address, or NULL when none does. */
+int builder_locate_user(struct builder *builder, struct builder_version *version, const struct mapping *mapping,
+			uint64_t address, uint32_t *ret);
+int builder_locate_placeholder(struct builder *builder, enum builder_placeholder placeholder, uint32_t *ret);
+
+/* The finished arrays of mappings (which then own references to their files) and locations. -ENOMEM. */
+int builder_finish_locations(struct builder *builder);
