@@ -27,13 +27,15 @@ enum {
  * field numbers, which gives the bytes of one big message without ever holding its tree. */
 struct encoder {
 	const struct profile *profile;
-	struct gzip gzip;
+	struct gzip *gzip;
 	struct string_table strings;
 	struct function_table functions;
 	uint8_t *packed;
 	size_t n_packed, packed_capacity;
 	uint64_t total_bytes;   /* packed so far, flushed ones included */
 	uint64_t *location_ids; /* room for the longest stack */
+	MESSAGE(Line) * lines;  /* room for the location with most, as line_pointers, which point to them */
+	MESSAGE(Line) * *line_pointers;
 };
 
 static int64_t clamp(uint64_t value)
@@ -43,7 +45,7 @@ static int64_t clamp(uint64_t value)
 
 static int flush(struct encoder *encoder)
 {
-	int r = gzip_write(&encoder->gzip, encoder->packed, encoder->n_packed);
+	int r = gzip_write(encoder->gzip, encoder->packed, encoder->n_packed);
 	encoder->n_packed = 0;
 	return r;
 }
@@ -209,25 +211,24 @@ static int line_function(struct encoder *encoder, const struct profile_line *lin
 	return r < 0 ? r : function_table_add(&encoder->functions, &function, ret);
 }
 
-static int fill_lines(struct encoder *encoder, const struct profile_location *location, MESSAGE(Line) * messages,
-		      MESSAGE(Line) * *pointers)
+static int fill_lines(struct encoder *encoder, const struct profile_location *location)
 {
 	for (size_t i = 0; i < location->n_lines; i++) {
-		perftools__profiles__line__init(&messages[i]);
-		messages[i].line = location->lines[i].line > 0 ? location->lines[i].line : 0;
-		int r = line_function(encoder, &location->lines[i], &messages[i].function_id);
+		MESSAGE(Line) *line = &encoder->lines[i];
+		perftools__profiles__line__init(line);
+		line->line = location->lines[i].line > 0 ? location->lines[i].line : 0;
+		int r = line_function(encoder, &location->lines[i], &line->function_id);
 		if (r < 0)
 			return r;
-		pointers[i] = &messages[i];
+		encoder->line_pointers[i] = line;
 	}
 	return 0;
 }
 
-/* lines and pointers have room for the location's. */
-static int emit_location(struct encoder *encoder, size_t i, MESSAGE(Line) * lines, MESSAGE(Line) * *pointers)
+static int emit_location(struct encoder *encoder, size_t i)
 {
 	const struct profile_location *location = &encoder->profile->locations[i];
-	int r = fill_lines(encoder, location, lines, pointers);
+	int r = fill_lines(encoder, location);
 	if (r < 0)
 		return r;
 	MESSAGE(Location) message = PERFTOOLS__PROFILES__LOCATION__INIT;
@@ -235,7 +236,7 @@ static int emit_location(struct encoder *encoder, size_t i, MESSAGE(Line) * line
 	message.mapping_id = location->mapping == PROFILE_NO_MAPPING ? 0 : (uint64_t)location->mapping + 1;
 	message.address = location->address;
 	message.n_line = location->n_lines;
-	message.line = pointers;
+	message.line = encoder->line_pointers;
 	MESSAGE(Location) *pointer = &message;
 	MESSAGE(Profile) part = PERFTOOLS__PROFILES__PROFILE__INIT;
 	part.n_location = 1;
@@ -250,12 +251,12 @@ static int emit_locations(struct encoder *encoder)
 	for (size_t i = 0; i < profile->n_locations; i++)
 		if (profile->locations[i].n_lines > most_lines)
 			most_lines = profile->locations[i].n_lines;
-	_cleanup_free_ MESSAGE(Line) *lines = calloc(most_lines, sizeof(*lines));
-	_cleanup_free_ MESSAGE(Line) **pointers = calloc(most_lines, sizeof(MESSAGE(Line) *));
-	if (!lines || !pointers)
+	encoder->lines = calloc(most_lines, sizeof(*encoder->lines));
+	encoder->line_pointers = calloc(most_lines, sizeof(MESSAGE(Line) *));
+	if (!encoder->lines || !encoder->line_pointers)
 		return -ENOMEM;
 	for (size_t i = 0; i < profile->n_locations; i++) {
-		int r = emit_location(encoder, i, lines, pointers);
+		int r = emit_location(encoder, i);
 		if (r < 0)
 			return r;
 	}
@@ -351,28 +352,31 @@ static int emit_all(struct encoder *encoder)
 	return r < 0 ? r : flush(encoder);
 }
 
-static int encode(struct encoder *encoder, uint8_t **ret, size_t *ret_bytes)
+static int encode(const struct profile *profile, struct gzip *gzip, uint8_t **ret, size_t *ret_bytes)
 {
-	int r = gzip_init(&encoder->gzip, GZIP_LEVEL);
-	if (r < 0)
-		return r;
-	r = string_table_init(&encoder->strings);
+	struct encoder encoder = {.profile = profile, .gzip = gzip};
+	int r = string_table_init(&encoder.strings);
 	if (r == 0)
-		r = emit_all(encoder);
+		r = emit_all(&encoder);
 	if (r == 0)
-		r = gzip_finish(&encoder->gzip, ret, ret_bytes);
-	string_table_free(&encoder->strings);
-	function_table_free(&encoder->functions);
-	gzip_free(&encoder->gzip);
-	free(encoder->location_ids);
-	free(encoder->packed);
+		r = gzip_finish(gzip, ret, ret_bytes);
+	string_table_free(&encoder.strings);
+	function_table_free(&encoder.functions);
+	free(encoder.location_ids);
+	free(encoder.lines);
+	free(encoder.line_pointers);
+	free(encoder.packed);
 	return r;
 }
 
 int pprof_encode(const struct profile *profile, uint8_t **ret, size_t *ret_bytes, struct error *err)
 {
-	struct encoder encoder = {.profile = profile};
-	int r = encode(&encoder, ret, ret_bytes);
+	struct gzip gzip;
+	int r = gzip_init(&gzip, GZIP_LEVEL);
+	if (r == 0) {
+		r = encode(profile, &gzip, ret, ret_bytes);
+		gzip_free(&gzip);
+	}
 	if (r == -EOVERFLOW)
 		return error_set(
 		    err, EOVERFLOW,

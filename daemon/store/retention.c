@@ -2,7 +2,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "store/epoch.h"
 
 enum {
@@ -105,28 +104,41 @@ int retention_add(struct retention *retention, const struct sample *sample, bool
 	return epoch_add(retention->epochs[retention->n - 1], sample, ret_new_stack);
 }
 
+/* Makes the newest epoch fit to be shared: *ret_copy is a copy that takes its place in the snapshot, or NULL when the epoch itself
+ * will not change any more. A small one is copied and goes on filling: else frequent pulls would leave a trail of tiny ones. */
+static int settle_newest(struct retention *retention, struct epoch **ret_copy)
+{
+	struct epoch *newest = retention->filling ? retention->epochs[retention->n - 1] : NULL;
+	*ret_copy = NULL;
+	if (!newest || newest->totals.samples == 0)
+		return 0;
+	if (bytes_of(newest) >= retention->copy_bytes) {
+		retention->filling = false;
+		return 0;
+	}
+	*ret_copy = epoch_copy(newest);
+	return *ret_copy ? 0 : -ENOMEM;
+}
+
 int retention_snapshot(struct retention *retention, struct epoch ***ret, size_t *ret_n)
 {
-	_cleanup_free_ struct epoch **epochs = calloc(retention->n + 1, sizeof(struct epoch *));
+	struct epoch **epochs = calloc(retention->n + 1, sizeof(struct epoch *));
 	if (!epochs)
 		return -ENOMEM;
-	/* A small epoch is copied and goes on filling: else frequent pulls would leave a trail of tiny ones. */
-	struct epoch *copy = NULL;
-	struct epoch *newest = retention->filling ? retention->epochs[retention->n - 1] : NULL;
-	if (newest && newest->totals.samples > 0 && bytes_of(newest) < retention->copy_bytes) {
-		copy = epoch_copy(newest);
-		if (!copy)
-			return -ENOMEM;
-	} else if (newest && newest->totals.samples > 0) {
-		retention->filling = false;
+	struct epoch *copy;
+	int r = settle_newest(retention, &copy);
+	if (r < 0) {
+		free(epochs);
+		return r;
 	}
 	size_t n = 0;
 	for (size_t i = 0; i < retention->n; i++) {
-		struct epoch *epoch = retention->epochs[i];
-		if (epoch->totals.samples > 0)
-			epochs[n++] = epoch == newest && copy ? copy : epoch_ref(epoch);
+		if (i + 1 == retention->n && copy)
+			epochs[n++] = copy;
+		else if (retention->epochs[i]->totals.samples > 0)
+			epochs[n++] = epoch_ref(retention->epochs[i]);
 	}
-	*ret = TAKE_PTR(epochs);
+	*ret = epochs;
 	*ret_n = n;
 	return 0;
 }

@@ -85,7 +85,7 @@ static struct maps *give_maps(void *context, uint32_t version)
 static void add_samples(const struct workload *workload, struct retention *retention)
 {
 	uint64_t state = 2, aged_out = 0;
-	for (size_t i = 0; i < workload->n_samples; i++) {
+	for (size_t i = 0; workload->n_stacks > 0 && i < workload->n_samples; i++) {
 		/* Each stack once, then at random. */
 		size_t stack = i < workload->n_stacks ? i : next_random(&state) % workload->n_stacks;
 		struct sample sample = {.time_ns = i + 1,
@@ -98,7 +98,7 @@ static void add_samples(const struct workload *workload, struct retention *reten
 		if (retention_add(retention, &sample, NULL, &aged_out) < 0)
 			errx(1, "retention_add failed");
 	}
-	if (aged_out)
+	if (aged_out > 0)
 		errx(1, "the budget is too small for this workload");
 }
 
