@@ -16,8 +16,8 @@
 struct symbolize;
 
 struct symbolize_options {
-	const char *reader_path;  /* sprofd-elf */
-	size_t cache_bytes;       /* of names, over all files */
+	const char *reader_path;    /* sprofd-elf */
+	size_t cache_bytes;         /* of names, over all files */
 	unsigned reader_timeout_ms; /* for one request */
 	const char *kallsyms_path;  /* "/proc/kallsyms"; tests give another */
 };

@@ -1,0 +1,261 @@
+#include "symbolize/file_names.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HASH_NONFATAL_OOM 1
+#include <uthash.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "symbolize/cache.h"
+#include "symbolize/reader.h"
+
+enum { FILES_REMEMBERED_MAX = 8192, RETRY_SHIFT_MAX = 10 };
+#define RETRY_MIN_NS (5 * NS_PER_S)
+#define RETRY_MAX_NS (3600 * NS_PER_S)
+
+struct file_state {
+	uint64_t file_id; /* our own numbers: a plain hash does */
+	uint32_t open_in; /* the reader_epoch it is open in; 0: none */
+	bool nameless;    /* no ELF file, or one without symbols */
+	unsigned failures;
+	uint64_t retry_ns;
+	char build_id[BUILD_ID_HEX_BYTES];
+	UT_hash_handle hh;
+};
+
+struct file_names {
+	struct cache *cache;
+	struct reader *reader;
+	struct file_state *files; /* oldest first */
+	_Atomic uint64_t cached_bytes;
+};
+
+struct file_names *file_names_new(const struct symbolize_options *options)
+{
+	struct file_names *names = calloc(1, sizeof(*names));
+	if (!names)
+		return NULL;
+	names->cache = cache_new(options->cache_bytes);
+	names->reader = reader_new(options->reader_path, options->reader_timeout_ms);
+	if (!names->cache || !names->reader) {
+		file_names_free(names);
+		return NULL;
+	}
+	return names;
+}
+
+static void forget(struct file_names *names, struct file_state *file)
+{
+	HASH_DEL(names->files, file);
+	free(file);
+}
+
+void file_names_free(struct file_names *names)
+{
+	if (!names)
+		return;
+	while (names->files)
+		forget(names, names->files);
+	reader_free(names->reader);
+	cache_free(names->cache);
+	free(names);
+}
+
+void file_names_get_status(const struct file_names *names, struct symbolize_status *ret)
+{
+	struct reader_status reader;
+	reader_get_status(names->reader, &reader);
+	*ret = (struct symbolize_status){
+	    .reader_running = reader.running,
+	    .reader_restarts = reader.restarts,
+	    .cached_bytes = names->cached_bytes,
+	};
+}
+
+static struct file_state *find_state(struct file_names *names, uint64_t file_id)
+{
+	struct file_state *file = NULL;
+	HASH_FIND(hh, names->files, &file_id, sizeof(file_id), file);
+	return file;
+}
+
+/* NULL: out of memory. */
+static struct file_state *state_of(struct file_names *names, uint64_t file_id)
+{
+	struct file_state *file = find_state(names, file_id);
+	if (file)
+		return file;
+	if (HASH_COUNT(names->files) >= FILES_REMEMBERED_MAX)
+		forget(names, names->files);
+	file = calloc(1, sizeof(*file));
+	if (!file)
+		return NULL;
+	file->file_id = file_id;
+	HASH_ADD(hh, names->files, file_id, sizeof(file->file_id), file);
+	if (!file->hh.tbl) { /* uthash had no memory for it */
+		free(file);
+		return NULL;
+	}
+	return file;
+}
+
+static void blame(struct file_state *file)
+{
+	unsigned shift = file->failures < RETRY_SHIFT_MAX ? file->failures : RETRY_SHIFT_MAX;
+	uint64_t wait_ns = RETRY_MIN_NS << shift;
+	file->failures++;
+	file->open_in = 0;
+	file->retry_ns = clock_monotonic_ns() + (wait_ns < RETRY_MAX_NS ? wait_ns : RETRY_MAX_NS);
+}
+
+/* -EAGAIN: nothing now. What an earlier request did to the reader is its own file's fault, so it is tried again for this one. */
+static int prepare(struct file_names *names, const struct file_state *file, uint64_t deadline_ns)
+{
+	uint64_t culprit = 0;
+	int r = reader_prepare(names->reader, deadline_ns, &culprit);
+	if (r == -ECONNRESET || r == -ETIMEDOUT) {
+		struct file_state *guilty = find_state(names, culprit);
+		if (guilty)
+			blame(guilty);
+		if (guilty != file)
+			r = reader_prepare(names->reader, deadline_ns, &culprit);
+	}
+	return r == 0 ? 0 : -EAGAIN;
+}
+
+/* Whether a failed request was this file's doing. */
+static int judge(struct file_state *file, int r)
+{
+	if (r == -ECONNRESET || r == -ETIMEDOUT || r == -EBADMSG)
+		blame(file);
+	return -EAGAIN;
+}
+
+static int take_opened(struct file_names *names, struct file_state *file, const struct protocol_reply *reply)
+{
+	if (reply->kind == REPLY_OPENED) {
+		file->open_in = reader_epoch(names->reader);
+		file->nameless = !reply->has_symbols;
+		memcpy(file->build_id, reply->build_id, sizeof(reply->build_id));
+		return 0;
+	}
+	if (reply->error == ENOEXEC) {
+		file->nameless = true;
+		return 0;
+	}
+	blame(file);
+	return -EAGAIN;
+}
+
+/* 0: the file is open in the reader, or nameless; -EAGAIN. */
+static int open_file(struct file_names *names, struct file_state *file, int fd, uint64_t deadline_ns)
+{
+	if (file->nameless)
+		return 0;
+	if (clock_monotonic_ns() < file->retry_ns)
+		return -EAGAIN;
+	int r = prepare(names, file, deadline_ns);
+	if (r < 0 || file->open_in == reader_epoch(names->reader))
+		return r;
+	struct protocol_reply reply;
+	r = reader_open(names->reader, file->file_id, fd, deadline_ns, &reply);
+	if (r < 0)
+		return judge(file, r);
+	r = take_opened(names, file, &reply);
+	protocol_reply_free(&reply);
+	return r;
+}
+
+int file_names_build_id(struct file_names *names, uint64_t file_id, int fd, uint64_t deadline_ns, char *ret)
+{
+	struct file_state *file = state_of(names, file_id);
+	int r = file ? open_file(names, file, fd, deadline_ns) : -EAGAIN;
+	if (r == 0)
+		memcpy(ret, file->build_id, sizeof(file->build_id));
+	return r;
+}
+
+struct question {
+	uint64_t file_id;
+	int fd;
+	const uint64_t *file_offsets;
+	uint64_t deadline_ns;
+	file_names_found *found;
+	void *context;
+};
+
+static void take_names(struct file_names *names, const struct question *question, const size_t *indices,
+		       const struct protocol_reply *reply)
+{
+	for (size_t i = 0; i < reply->n; i++) {
+		cache_add(names->cache, question->file_id, question->file_offsets[indices[i]], reply->frames[i].lines,
+			  reply->frames[i].n);
+		question->found(question->context, indices[i], reply->frames[i].lines, reply->frames[i].n);
+	}
+	names->cached_bytes = cache_bytes(names->cache);
+}
+
+/* One packet's worth of the n indices; how many were answered into *ret. */
+static int ask(struct file_names *names, struct file_state *file, const struct question *question,
+	       const size_t *indices, size_t n, size_t *ret)
+{
+	uint64_t offsets[READER_BATCH_MAX];
+	size_t n_batch = n < READER_BATCH_MAX ? n : READER_BATCH_MAX;
+	for (size_t i = 0; i < n_batch; i++)
+		offsets[i] = question->file_offsets[indices[i]];
+	for (int attempt = 0; attempt < 2; attempt++) {
+		int r = open_file(names, file, question->fd, question->deadline_ns);
+		if (r < 0)
+			return r;
+		if (file->nameless) {
+			*ret = n; /* without asking, and without a place in the cache */
+			for (size_t i = 0; i < n; i++)
+				question->found(question->context, indices[i], NULL, 0);
+			return 0;
+		}
+		struct protocol_reply reply;
+		r = reader_symbolize(names->reader, file->file_id, offsets, n_batch, question->deadline_ns, &reply);
+		if (r < 0)
+			return judge(file, r);
+		if (reply.kind == REPLY_SYMBOLIZED) {
+			take_names(names, question, indices, &reply);
+			*ret = reply.n;
+			file->failures = 0;
+		}
+		protocol_reply_free(&reply);
+		if (reply.kind == REPLY_SYMBOLIZED)
+			return 0;
+		if (reply.error != ENOENT)
+			break;
+		file->open_in = 0; /* the reader let go of it: open it again, once */
+	}
+	blame(file);
+	return -EAGAIN;
+}
+
+size_t file_names_find(struct file_names *names, uint64_t file_id, int fd, const uint64_t *file_offsets, size_t n,
+		       uint64_t deadline_ns, file_names_found *found, void *context)
+{
+	struct question question = {file_id, fd, file_offsets, deadline_ns, found, context};
+	_cleanup_free_ size_t *missing = reallocarray(NULL, n ? n : 1, sizeof(*missing));
+	struct file_state *file = state_of(names, file_id);
+	if (!missing || !file)
+		return n;
+	size_t n_missing = 0;
+	for (size_t i = 0; i < n; i++) {
+		const struct profile_line *lines = NULL;
+		uint32_t n_lines = 0;
+		if (cache_find(names->cache, file_id, file_offsets[i], &lines, &n_lines))
+			found(context, i, lines, n_lines);
+		else
+			missing[n_missing++] = i;
+	}
+	size_t done = 0, answered = 0;
+	while (done < n_missing && ask(names, file, &question, missing + done, n_missing - done, &answered) == 0)
+		done += answered;
+	return n_missing - done;
+}

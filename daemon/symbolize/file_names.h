@@ -1,0 +1,22 @@
+/* Names at offsets of files, by the cache and the reader, and what is remembered about each file: whether the reader has it open, whether
+ * it can ever have names, and how long it is left alone after it crashed or hung the reader. Not thread-safe, except file_names_get_status. */
+#pragma once
+#include <stdint.h>
+
+#include "symbolize/symbolize.h"
+
+struct file_names;
+
+struct file_names *file_names_new(const struct symbolize_options *options);               /* NULL: out of memory */
+void file_names_free(struct file_names *names);                                           /* NULL is fine */
+void file_names_get_status(const struct file_names *names, struct symbolize_status *ret); /* thread: any */
+
+/* Learns the build id of a file by opening it in the reader, unless that is known to be in vain: into ret, "" when it has none.
+ * 0; -EAGAIN: not now. ret has BUILD_ID_HEX_BYTES. */
+int file_names_build_id(struct file_names *names, uint64_t file_id, int fd, uint64_t deadline_ns, char *ret);
+
+/* Calls found for each of the n offsets whose functions are known now, 0 functions when it is known to have no name. Returns how many
+ * were not looked at: the deadline came, or the file is being left alone. lines are valid during the call. */
+typedef void file_names_found(void *context, size_t index, const struct profile_line *lines, uint32_t n);
+size_t file_names_find(struct file_names *names, uint64_t file_id, int fd, const uint64_t *file_offsets, size_t n,
+		       uint64_t deadline_ns, file_names_found *found, void *context);

@@ -1,0 +1,150 @@
+#include "symbolize/protocol.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/utf8.h"
+#include "reader.pb-c.h"
+
+enum { ERROR_MAX = 4095 }; /* the kernel's bound of errno */
+
+size_t protocol_open(uint64_t sequence, uint64_t file_id, uint8_t *packet)
+{
+	Sprof__Reader__Open open = SPROF__READER__OPEN__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	request.sequence = sequence;
+	request.file_id = file_id;
+	request.what_case = SPROF__READER__REQUEST__WHAT_OPEN;
+	request.open = &open;
+	return sprof__reader__request__pack(&request, packet);
+}
+
+size_t protocol_symbolize(uint64_t sequence, uint64_t file_id, const uint64_t *file_offsets, size_t n, uint8_t *packet)
+{
+	Sprof__Reader__Symbolize symbolize = SPROF__READER__SYMBOLIZE__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	symbolize.n_file_offset = n;
+	symbolize.file_offset = (uint64_t *)file_offsets; /* only read */
+	request.sequence = sequence;
+	request.file_id = file_id;
+	request.what_case = SPROF__READER__REQUEST__WHAT_SYMBOLIZE;
+	request.symbolize = &symbolize;
+	return sprof__reader__request__pack(&request, packet);
+}
+
+static bool is_printable(const char *text)
+{
+	size_t length = strlen(text);
+	if (length > READER_NAME_MAX_BYTES)
+		return false;
+	for (size_t at = 0; at < length;) {
+		size_t n = utf8_printable(text + at, length - at);
+		if (n == 0)
+			return false;
+		at += n;
+	}
+	return true;
+}
+
+static int take_error(const Sprof__Reader__Reply *in, struct protocol_reply *reply)
+{
+	if (in->error < 0 || in->error > ERROR_MAX || in->what_case != SPROF__READER__REPLY__WHAT__NOT_SET)
+		return -EBADMSG;
+	reply->kind = REPLY_ERROR;
+	reply->error = in->error;
+	return 0;
+}
+
+static int take_opened(const Sprof__Reader__Opened *in, struct protocol_reply *reply)
+{
+	size_t length = strlen(in->build_id);
+	if (length > 2 * READER_BUILD_ID_MAX_BYTES || length % 2 != 0 ||
+	    strspn(in->build_id, "0123456789abcdef") != length)
+		return -EBADMSG;
+	reply->kind = REPLY_OPENED;
+	reply->has_symbols = in->has_symbols;
+	memcpy(reply->build_id, in->build_id, length + 1);
+	return 0;
+}
+
+static int take_frame(const Sprof__Reader__Frame *in, struct profile_line *ret)
+{
+	if (!in->name[0] || !is_printable(in->name) || !is_printable(in->system_name) || !is_printable(in->filename) ||
+	    in->line > INT32_MAX || in->start_line > INT32_MAX)
+		return -EBADMSG;
+	*ret = (struct profile_line){
+	    .name = in->name,
+	    .system_name = in->system_name[0] ? in->system_name : in->name,
+	    .filename = in->filename[0] ? in->filename : NULL,
+	    .line = in->line,
+	    .start_line = in->start_line,
+	};
+	return 0;
+}
+
+static int take_symbolized(const Sprof__Reader__Symbolized *in, size_t n_asked, struct protocol_reply *reply)
+{
+	size_t n_lines = 0;
+	if (in->n_frames == 0 || in->n_frames > n_asked)
+		return -EBADMSG;
+	for (size_t i = 0; i < in->n_frames; i++) {
+		if (in->frames[i]->n_frame > READER_FRAMES_MAX)
+			return -EBADMSG;
+		n_lines += in->frames[i]->n_frame;
+	}
+	reply->lines = calloc(n_lines ? n_lines : 1, sizeof(reply->lines[0]));
+	if (!reply->lines)
+		return -ENOMEM;
+	struct profile_line *line = reply->lines;
+	for (size_t i = 0; i < in->n_frames; i++) {
+		const Sprof__Reader__Frames *frames = in->frames[i];
+		reply->frames[i].lines = line;
+		reply->frames[i].n = (uint32_t)frames->n_frame;
+		for (size_t k = 0; k < frames->n_frame; k++) {
+			int r = take_frame(frames->frame[k], line++);
+			if (r < 0)
+				return r;
+		}
+	}
+	reply->kind = REPLY_SYMBOLIZED;
+	reply->n = in->n_frames;
+	return 0;
+}
+
+static int take_reply(const Sprof__Reader__Reply *in, uint64_t sequence, size_t n_asked, struct protocol_reply *reply)
+{
+	if (in->sequence != sequence)
+		return -EBADMSG;
+	if (in->error != 0)
+		return take_error(in, reply);
+	if (n_asked == 0 && in->what_case == SPROF__READER__REPLY__WHAT_OPENED)
+		return take_opened(in->opened, reply);
+	if (n_asked > 0 && n_asked <= READER_BATCH_MAX && in->what_case == SPROF__READER__REPLY__WHAT_SYMBOLIZED)
+		return take_symbolized(in->symbolized, n_asked, reply);
+	return -EBADMSG;
+}
+
+int protocol_parse(const uint8_t *packet, size_t bytes, uint64_t sequence, size_t n_asked, struct protocol_reply *ret)
+{
+	if (bytes > READER_MESSAGE_MAX_BYTES)
+		return -EBADMSG;
+	Sprof__Reader__Reply *message = sprof__reader__reply__unpack(NULL, bytes, packet);
+	if (!message)
+		return -EBADMSG;
+	ret->message = message;
+	ret->lines = NULL;
+	int r = take_reply(message, sequence, n_asked, ret);
+	if (r < 0)
+		protocol_reply_free(ret);
+	return r;
+}
+
+void protocol_reply_free(struct protocol_reply *reply)
+{
+	if (reply->message)
+		sprof__reader__reply__free_unpacked(reply->message, NULL);
+	free(reply->lines);
+	reply->message = NULL;
+	reply->lines = NULL;
+}

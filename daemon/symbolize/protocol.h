@@ -1,0 +1,36 @@
+/* The daemon's side of reader.proto: requests out, and replies in. A reply comes from a process that a hostile file may have taken over:
+ * it is believed only as far as it is checked here. Thread: any. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/profile.h"
+#include "proto/reader_limits.h"
+
+enum reply_kind { REPLY_ERROR, REPLY_OPENED, REPLY_SYMBOLIZED };
+
+struct protocol_reply {
+	enum reply_kind kind;
+	int error; /* REPLY_ERROR: a positive errno */
+	/* REPLY_OPENED */
+	char build_id[2 * READER_BUILD_ID_MAX_BYTES + 1]; /* lower-case hex, or "" */
+	bool has_symbols;
+	/* REPLY_SYMBOLIZED */
+	void *message; /* owns the texts below */
+	size_t n;      /* answered offsets, the first n of those asked for; at least 1 */
+	struct {
+		const struct profile_line *lines;
+		uint32_t n;
+	} frames[READER_BATCH_MAX];
+	struct profile_line *lines; /* all of them */
+};
+
+/* The length of the request in packet, which has READER_MESSAGE_MAX_BYTES. n is at most READER_BATCH_MAX. */
+size_t protocol_open(uint64_t sequence, uint64_t file_id, uint8_t *packet);
+size_t protocol_symbolize(uint64_t sequence, uint64_t file_id, const uint64_t *file_offsets, size_t n, uint8_t *packet);
+
+/* Checks and unpacks the reply to the request of sequence, which asked for n_asked offsets (0: it was Open). 0, and release *ret with
+ * protocol_reply_free; -EBADMSG: it is malformed, or answers something else, or is out of bounds; -ENOMEM. */
+int protocol_parse(const uint8_t *packet, size_t bytes, uint64_t sequence, size_t n_asked, struct protocol_reply *ret);
+void protocol_reply_free(struct protocol_reply *reply);

@@ -1,0 +1,35 @@
+/* The process sprofd-elf: started when first needed, spoken to one request at a time, killed and reaped when it does not answer, answers
+ * nonsense or dies; restarted, after several failures in a row with back-off. Not thread-safe, except reader_get_status. */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "symbolize/protocol.h"
+
+struct reader;
+
+struct reader_status {
+	bool running;
+	uint32_t restarts; /* starts after the first */
+};
+
+/* Copies path. timeout_ms bounds each request. NULL: out of memory. */
+struct reader *reader_new(const char *path, unsigned timeout_ms);
+void reader_free(struct reader *reader); /* kills and reaps the process; NULL is fine */
+void reader_get_status(const struct reader *reader, struct reader_status *ret); /* thread: any */
+
+/* Changes with every process: files that were opened in another one are not open. 0: none runs. */
+uint32_t reader_epoch(const struct reader *reader);
+
+/* Makes the reader ready for a request: starts it if need be, and waits for what an earlier call left unanswered at its deadline.
+ * 0; -EAGAIN: not now, it failed too often; -ETIME: deadline_ns (CLOCK_MONOTONIC) came first; -errno: cannot be started.
+ * -ECONNRESET, -ETIMEDOUT: it died of, or took too long for, the earlier request, which was about *ret_culprit. */
+int reader_prepare(struct reader *reader, uint64_t deadline_ns, uint64_t *ret_culprit);
+
+/* After reader_prepare gave 0. fd: sent along with Open, stays the caller's. 0, and release *ret with protocol_reply_free;
+ * -ETIME: deadline_ns came first, the reply is left to the next reader_prepare; -ECONNRESET: it died; -ETIMEDOUT: too slow, killed;
+ * -EBADMSG: malformed reply, killed; -ENOMEM. */
+int reader_open(struct reader *reader, uint64_t file_id, int fd, uint64_t deadline_ns, struct protocol_reply *ret);
+int reader_symbolize(struct reader *reader, uint64_t file_id, const uint64_t *file_offsets, size_t n,
+		     uint64_t deadline_ns, struct protocol_reply *ret);

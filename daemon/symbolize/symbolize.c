@@ -1,0 +1,270 @@
+#include "symbolize/symbolize.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "symbolize/file_names.h"
+#include "symbolize/kernel_names.h"
+#include "symbolize/strings.h"
+#include "symbolize/vdso.h"
+
+enum {
+	VDSO_FILE_ID = 0, /* real files count from 1 */
+	STRINGS_TABLE_MAX_BYTES = 64 << 20,
+};
+
+struct symbolize {
+	pthread_mutex_t lock; /* of files; held for one file at a time */
+	struct file_names *files;
+	struct kernel_names *kernel;
+	int vdso_fd; /* -1: none */
+	size_t vdso_bytes;
+};
+
+int symbolize_new(const struct symbolize_options *options, struct symbolize **ret, struct error *err)
+{
+	struct symbolize *symbolize = calloc(1, sizeof(*symbolize));
+	if (!symbolize)
+		return error_set(err, ENOMEM, "out of memory");
+	pthread_mutex_init(&symbolize->lock, NULL);
+	symbolize->vdso_fd = -1;
+	symbolize->files = file_names_new(options);
+	symbolize->kernel = kernel_names_new(options->kallsyms_path);
+	if (!symbolize->files || !symbolize->kernel) {
+		symbolize_free(symbolize);
+		return error_set(err, ENOMEM, "out of memory");
+	}
+	(void)vdso_copy(&symbolize->vdso_fd, &symbolize->vdso_bytes); /* without it, vdso frames are just "[vdso]" */
+	*ret = symbolize;
+	return 0;
+}
+
+void symbolize_free(struct symbolize *symbolize)
+{
+	if (!symbolize)
+		return;
+	file_names_free(symbolize->files);
+	kernel_names_free(symbolize->kernel);
+	if (symbolize->vdso_fd >= 0)
+		close(symbolize->vdso_fd);
+	pthread_mutex_destroy(&symbolize->lock);
+	free(symbolize);
+}
+
+void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret)
+{
+	file_names_get_status(symbolize->files, ret);
+}
+
+/* One symbolize_profile. */
+struct pass {
+	struct symbolize *symbolize;
+	struct profile *profile;
+	uint64_t deadline_ns;
+	struct strings strings; /* names that are in the profile's arena already */
+	/* The locations of the mapping at hand. */
+	const uint32_t *locations;
+	size_t n;
+};
+
+/* Without memory for them a location stays as it is. */
+static void set_lines(struct pass *pass, uint32_t location, const struct profile_line *lines, uint32_t n)
+{
+	struct profile_line *copy = arena_alloc(&pass->profile->arena, n * sizeof(*copy));
+	for (uint32_t i = 0; copy && i < n; i++) {
+		copy[i] = lines[i];
+		copy[i].name = strings_text(&pass->strings, lines[i].name);
+		copy[i].system_name = strings_text(&pass->strings, lines[i].system_name);
+		copy[i].filename = lines[i].filename ? strings_text(&pass->strings, lines[i].filename) : NULL;
+		if (!copy[i].name || !copy[i].system_name)
+			copy = NULL;
+	}
+	if (!copy) {
+		pass->profile->missing_names++;
+		return;
+	}
+	pass->profile->locations[location].lines = copy;
+	pass->profile->locations[location].n_lines = n;
+}
+
+static void set_name(struct pass *pass, uint32_t location, const char *name)
+{
+	struct profile_line line = {.name = name, .system_name = name};
+	set_lines(pass, location, &line, 1);
+}
+
+static void take_found(void *context, size_t index, const struct profile_line *lines, uint32_t n)
+{
+	struct pass *pass = context;
+	if (n)
+		set_lines(pass, pass->locations[index], lines, n);
+}
+
+/* What has no lines yet gets the one name. */
+static void fall_back(struct pass *pass, const char *name)
+{
+	for (size_t i = 0; i < pass->n; i++) {
+		if (pass->profile->locations[pass->locations[i]].n_lines == 0)
+			set_name(pass, pass->locations[i], name);
+	}
+}
+
+/* Looks all locations up in a file. */
+static void name_by_reader(struct pass *pass, uint64_t file_id, int fd)
+{
+	_cleanup_free_ uint64_t *offsets = reallocarray(NULL, pass->n ? pass->n : 1, sizeof(*offsets));
+	if (!offsets) {
+		pass->profile->missing_names += pass->n;
+		return;
+	}
+	for (size_t i = 0; i < pass->n; i++)
+		offsets[i] = pass->profile->locations[pass->locations[i]].file_offset;
+	pass->profile->missing_names +=
+	    file_names_find(pass->symbolize->files, file_id, fd, offsets, pass->n, pass->deadline_ns, take_found, pass);
+}
+
+/* pprof cannot look for a file of such a name, so what we do not name has no name ever. */
+static bool is_hopeless(const char *name)
+{
+	return !name[0] || name[0] == '[' || strncmp(name, "//anon", 6) == 0 || strncmp(name, "/memfd:", 7) == 0;
+}
+
+static const char *display_name(const struct profile_mapping *mapping)
+{
+	return !mapping->name[0] || strcmp(mapping->name, "//anon") == 0 ? "[anon]" : mapping->name;
+}
+
+static void name_file(struct pass *pass, struct profile_mapping *mapping)
+{
+	struct file *file = mapping->file;
+	if (!file || file->fd < 0) {
+		pass->profile->missing_names += is_hopeless(mapping->name) ? 0 : pass->n;
+	} else {
+		char build_id[BUILD_ID_HEX_BYTES] = "";
+		pthread_mutex_lock(&pass->symbolize->lock);
+		if (!file_build_id(file) &&
+		    file_names_build_id(pass->symbolize->files, file->id, file->fd, pass->deadline_ns, build_id) == 0)
+			file_set_build_id(file, build_id);
+		name_by_reader(pass, file->id, file->fd);
+		pthread_mutex_unlock(&pass->symbolize->lock);
+	}
+	if (file && file_build_id(file))
+		mapping->build_id = file_build_id(file);
+	if (is_hopeless(mapping->name))
+		fall_back(pass, display_name(mapping));
+}
+
+/* A 32-bit process has another image, which ours does not name. */
+static bool is_our_vdso(const struct symbolize *symbolize, const struct profile_mapping *mapping)
+{
+	return symbolize->vdso_fd >= 0 && mapping->start > UINT32_MAX &&
+	       mapping->end - mapping->start == symbolize->vdso_bytes;
+}
+
+static void name_vdso(struct pass *pass, struct profile_mapping *mapping)
+{
+	struct symbolize *symbolize = pass->symbolize;
+	if (is_our_vdso(symbolize, mapping)) {
+		char build_id[BUILD_ID_HEX_BYTES] = "";
+		pthread_mutex_lock(&symbolize->lock);
+		(void)file_names_build_id(symbolize->files, VDSO_FILE_ID, symbolize->vdso_fd, pass->deadline_ns,
+					  build_id);
+		name_by_reader(pass, VDSO_FILE_ID, symbolize->vdso_fd);
+		pthread_mutex_unlock(&symbolize->lock);
+		const char *kept = strings_text(&pass->strings, build_id);
+		if (kept)
+			mapping->build_id = kept;
+	}
+	fall_back(pass, "[vdso]");
+}
+
+static void name_kernel(struct pass *pass)
+{
+	char name[KERNEL_NAME_MAX_BYTES];
+	for (size_t i = 0; i < pass->n; i++) {
+		uint32_t location = pass->locations[i];
+		if (kernel_names_find(pass->symbolize->kernel, pass->profile->locations[location].file_offset, name))
+			set_name(pass, location, name);
+	}
+}
+
+static void set_flags(const struct pass *pass, struct profile_mapping *mapping)
+{
+	bool functions = pass->n > 0, filenames = pass->n > 0, line_numbers = pass->n > 0, inlined = false;
+	for (size_t i = 0; i < pass->n; i++) {
+		const struct profile_location *location = &pass->profile->locations[pass->locations[i]];
+		functions = functions && location->n_lines > 0;
+		filenames = filenames && location->n_lines > 0 && location->lines[0].filename;
+		line_numbers = line_numbers && location->n_lines > 0 && location->lines[0].line > 0;
+		inlined = inlined || location->n_lines > 1;
+	}
+	mapping->has_functions = functions;
+	mapping->has_filenames = filenames;
+	mapping->has_line_numbers = line_numbers;
+	mapping->has_inline_frames = inlined && line_numbers;
+}
+
+static void name_mapping(struct pass *pass, struct profile_mapping *mapping)
+{
+	mapping->build_id = "";
+	switch (mapping->kind) {
+	case MAPPING_FILE:
+		name_file(pass, mapping);
+		break;
+	case MAPPING_VDSO:
+		name_vdso(pass, mapping);
+		break;
+	case MAPPING_KERNEL:
+		name_kernel(pass);
+		break;
+	case MAPPING_ANONYMOUS:
+	case MAPPING_SPECIAL:
+		fall_back(pass, display_name(mapping));
+		break;
+	}
+	set_flags(pass, mapping);
+}
+
+/* The indices of the locations that have a mapping, in its order; those of mapping m from (*ret_first)[m] to (*ret_first)[m + 1]. */
+static int group_by_mapping(const struct profile *profile, uint32_t **ret_order, size_t **ret_first)
+{
+	_cleanup_free_ uint32_t *order = calloc(profile->n_locations + 1, sizeof(*order));
+	_cleanup_free_ size_t *first = calloc(profile->n_mappings + 2, sizeof(*first));
+	if (!order || !first)
+		return -ENOMEM;
+	for (size_t i = 0; i < profile->n_locations; i++) {
+		if (profile->locations[i].mapping < profile->n_mappings)
+			first[profile->locations[i].mapping + 2]++;
+	}
+	for (size_t m = 2; m < profile->n_mappings + 2; m++)
+		first[m] += first[m - 1];
+	/* first[m + 1] is now where the next location of m goes, and ends up as where those of m + 1 begin. */
+	for (size_t i = 0; i < profile->n_locations; i++) {
+		if (profile->locations[i].mapping < profile->n_mappings)
+			order[first[profile->locations[i].mapping + 1]++] = (uint32_t)i;
+	}
+	*ret_order = TAKE_PTR(order);
+	*ret_first = TAKE_PTR(first);
+	return 0;
+}
+
+void symbolize_profile(struct symbolize *symbolize, struct profile *profile, uint64_t deadline_ns)
+{
+	struct pass pass = {.symbolize = symbolize, .profile = profile, .deadline_ns = deadline_ns};
+	_cleanup_free_ uint32_t *order = NULL;
+	_cleanup_free_ size_t *first = NULL;
+	if (group_by_mapping(profile, &order, &first) < 0) {
+		profile->missing_names += profile->n_locations;
+		return;
+	}
+	strings_init(&pass.strings, &profile->arena, STRINGS_TABLE_MAX_BYTES);
+	for (size_t m = 0; m < profile->n_mappings; m++) {
+		pass.locations = order + first[m];
+		pass.n = first[m + 1] - first[m];
+		name_mapping(&pass, &profile->mappings[m]);
+	}
+	strings_free(&pass.strings);
+}
