@@ -210,17 +210,27 @@ void jobs_free(struct jobs *jobs)
 	free(jobs);
 }
 
-int jobs_submit(struct jobs *jobs, struct lane *lane, job_fn work, job_fn done, void *context)
+static void wait_in_lane(struct lane *lane, enum job_order order, struct job *job)
+{
+	if (order == JOB_FIRST && lane->first) {
+		job->next = lane->first;
+		lane->first = job;
+		return;
+	}
+	struct queue queue = {lane->first, lane->last};
+	push(&queue, job);
+	lane->first = queue.first;
+	lane->last = queue.last;
+}
+
+int jobs_submit(struct jobs *jobs, struct lane *lane, enum job_order order, job_fn work, job_fn done, void *context)
 {
 	struct job *job = malloc(sizeof(*job));
 	if (!job)
 		return -ENOMEM;
 	*job = (struct job){.lane = lane, .work = work, .done = done, .context = context};
 	if (lane && lane->busy) {
-		struct queue queue = {lane->first, lane->last};
-		push(&queue, job);
-		lane->first = queue.first;
-		lane->last = queue.last;
+		wait_in_lane(lane, order, job);
 		return 0;
 	}
 	int r = dispatch(jobs, job);

@@ -21,5 +21,9 @@ struct lane {
 struct jobs *jobs_new(struct event_base *base, unsigned max_threads); /* NULL: out of memory */
 /* Waits for the jobs that run, drops those that wait without calling their functions. */
 void jobs_free(struct jobs *jobs);
+enum job_order {
+	JOB_LAST,
+	JOB_FIRST, /* before those that wait in the lane: the second half of a job, from its done */
+};
 /* lane may be NULL. -ENOMEM; -EAGAIN when no thread could be started. */
-int jobs_submit(struct jobs *jobs, struct lane *lane, job_fn work, job_fn done, void *context);
+int jobs_submit(struct jobs *jobs, struct lane *lane, enum job_order order, job_fn work, job_fn done, void *context);

@@ -35,7 +35,7 @@ struct arming {
 	struct arming_baseline *baselines;
 	size_t n_baselines, baselines_room;
 	uint32_t next_root;
-	bool scanned_before;
+	bool scanned_before, started;
 };
 
 size_t arming_threads(const struct arming *arming)
@@ -151,14 +151,14 @@ static int remember_baseline(struct arming *arming, struct arming_baseline basel
 	return 0;
 }
 
-/* Opened stopped, then given its program, then started: a thread born in between inherits a stopped event without program, and is
- * found by the next scan. 0, -ESRCH when the thread is gone, or -errno. */
+/* Opened stopped, then given its program: a thread born in between inherits a stopped event without program, and is found by
+ * the next scan. 0, -ESRCH when the thread is gone, or -errno. */
 static int open_event(struct arming *arming, pid_t tid, int *ret_fd)
 {
 	struct perf_event_attr attr = attr_of(arming, arming->next_root++);
 	_cleanup_close_ int fd = (int)syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
 	if (fd < 0 || ioctl(fd, PERF_EVENT_IOC_SET_BPF, sampler_program_fd(arming->sampler)) < 0 ||
-	    ioctl(fd, PERF_EVENT_IOC_ENABLE, 0) < 0)
+	    (arming->started && ioctl(fd, PERF_EVENT_IOC_ENABLE, 0) < 0))
 		return -errno;
 	*ret_fd = TAKE_FD(fd);
 	return 0;
@@ -310,6 +310,21 @@ int arming_open(struct sampler *sampler, const struct arming_options *options, s
 	}
 	*ret = arming;
 	return 0;
+}
+
+void arming_start(struct arming *arming)
+{
+	struct root *root, *next;
+	arming->started = true;
+	HASH_ITER (hh, arming->roots, root, next)
+		ioctl(root->fd, PERF_EVENT_IOC_ENABLE, 0); /* fails for no event that is open */
+}
+
+void arming_stop(struct arming *arming)
+{
+	struct root *root, *next;
+	HASH_ITER (hh, arming->roots, root, next)
+		ioctl(root->fd, PERF_EVENT_IOC_DISABLE, 0);
 }
 
 void arming_close(struct arming *arming)

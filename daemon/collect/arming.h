@@ -27,13 +27,17 @@ struct arming_baseline {
 	uint64_t runtime_ns;
 };
 
-/* Returns once every thread is armed: rescans until a scan finds no new thread. Errors with a text and remedy:
+/* Returns once every thread has its event, still stopped (arming_start): rescans until a scan finds no new thread. Errors with a text and remedy:
  * -ESRCH gone, -EMFILE too many threads for the fd limit, -EACCES/-EPERM paranoid or privilege, -EOPNOTSUPP no PMU for cycles, -EAGAIN when threads are
  * born faster than they can be armed for several seconds. */
 int arming_open(struct sampler *sampler, const struct arming_options *options, struct arming **ret, struct error *err);
-/* Arms threads that have no event although the process lives (after an exec that ended the events): as arming_open, adding to it. */
+/* Arms, and starts, threads that have no event although the process lives (after an exec that ended the events): as arming_open, adding to it. */
 int arming_rescan(struct arming *arming, struct error *err);
-/* Stops the events, those of inherited copies too, and frees all. Adds nothing to the count afterwards. */
+/* Starts all events, those of inherited copies too. */
+void arming_start(struct arming *arming);
+/* Stops all events: when it returns the program does not run any more, and what was counted stays readable. */
+void arming_stop(struct arming *arming);
+/* Stops the events and frees all. NULL is fine. */
 void arming_close(struct arming *arming);
 
 size_t arming_threads(const struct arming *arming);     /* open events */

@@ -28,7 +28,6 @@ struct sampler {
 	size_t ring_bytes, drained_bytes, most_drained_bytes;
 	uint32_t last_serial;
 	int n_cpus;
-	struct target_counters *per_cpu; /* n_cpus, for reading */
 	bool slot_taken[MAX_TARGET_SLOTS];
 };
 
@@ -107,11 +106,6 @@ int sampler_new(const struct sampler_options *options, struct sampler **ret, str
 		sampler_free(sampler);
 		return explain_load_failure(r, err);
 	}
-	sampler->per_cpu = calloc((size_t)sampler->n_cpus, sizeof(sampler->per_cpu[0]));
-	if (!sampler->per_cpu) {
-		sampler_free(sampler);
-		return error_set(err, ENOMEM, "out of memory");
-	}
 	*ret = sampler;
 	return 0;
 }
@@ -122,7 +116,6 @@ void sampler_free(struct sampler *sampler)
 		return;
 	ring_buffer__free(sampler->ring);
 	sampler_bpf__destroy(sampler->skeleton);
-	free(sampler->per_cpu);
 	free(sampler);
 }
 
@@ -145,13 +138,14 @@ static void write_config(struct sampler *sampler, uint16_t slot, uint64_t word)
 
 int sampler_slot_acquire(struct sampler *sampler, uint16_t *ret_slot, uint32_t *ret_serial, struct error *err)
 {
+	_cleanup_free_ struct target_counters *zeros = calloc((size_t)sampler->n_cpus, sizeof(*zeros));
+	if (!zeros)
+		return error_set(err, ENOMEM, "out of memory");
 	for (uint16_t slot = 0; slot < MAX_TARGET_SLOTS; slot++) {
 		if (sampler->slot_taken[slot])
 			continue;
 		uint32_t key = slot;
-		memset(sampler->per_cpu, 0, (size_t)sampler->n_cpus * sizeof(sampler->per_cpu[0]));
-		if (bpf_map_update_elem(bpf_map__fd(sampler->skeleton->maps.counters), &key, sampler->per_cpu,
-					BPF_ANY) < 0)
+		if (bpf_map_update_elem(bpf_map__fd(sampler->skeleton->maps.counters), &key, zeros, BPF_ANY) < 0)
 			return error_set(err, errno, "cannot reset counters: %s", strerror(errno));
 		if (++sampler->last_serial == 0) /* 0 means free */
 			sampler->last_serial = 1;
@@ -232,22 +226,30 @@ static bool is_consistent(const struct target_counters *counters)
 	return sum == counters->entries;
 }
 
+/* One look at all CPUs. Whether each is consistent by itself: sums could agree by chance. */
+static bool look(const struct target_counters *per_cpu, int n_cpus, struct target_counters *ret)
+{
+	bool consistent = true;
+	*ret = (struct target_counters){0};
+	for (int cpu = 0; cpu < n_cpus; cpu++) {
+		consistent = consistent && is_consistent(&per_cpu[cpu]);
+		ret->entries += per_cpu[cpu].entries;
+		for (size_t i = 0; i < OUTCOME_COUNT; i++)
+			ret->outcomes[i] += per_cpu[cpu].outcomes[i];
+	}
+	return consistent;
+}
+
 int sampler_counters(struct sampler *sampler, uint16_t slot, struct target_counters *ret)
 {
 	uint32_t key = slot;
+	_cleanup_free_ struct target_counters *per_cpu = calloc((size_t)sampler->n_cpus, sizeof(*per_cpu));
+	if (!per_cpu)
+		return -ENOMEM;
 	for (int try = 0; try < COUNTER_TRIES; try++) {
-		if (bpf_map_lookup_elem(bpf_map__fd(sampler->skeleton->maps.counters), &key, sampler->per_cpu) < 0)
+		if (bpf_map_lookup_elem(bpf_map__fd(sampler->skeleton->maps.counters), &key, per_cpu) < 0)
 			return -errno;
-		*ret = (struct target_counters){0};
-		bool consistent = true; /* on each CPU by itself: sums could agree by chance */
-		for (int cpu = 0; cpu < sampler->n_cpus; cpu++) {
-			const struct target_counters *counters = &sampler->per_cpu[cpu];
-			consistent = consistent && is_consistent(counters);
-			ret->entries += counters->entries;
-			for (size_t i = 0; i < OUTCOME_COUNT; i++)
-				ret->outcomes[i] += counters->outcomes[i];
-		}
-		if (consistent)
+		if (look(per_cpu, sampler->n_cpus, ret))
 			return 0;
 	}
 	return -EAGAIN;

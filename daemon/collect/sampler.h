@@ -1,5 +1,5 @@
 /* The BPF side: loads the sampling program, gives out target slots, drains the ring buffer, reads the counters.
- * Thread: the event loop's alone, except sampler_program_fd and sampler_check_claims. */
+ * Thread: the event loop's alone, except where a function says any. */
 #pragma once
 #include <linux/types.h>
 #include <stdbool.h>
@@ -44,7 +44,7 @@ struct sampler_ring {
 void sampler_ring(const struct sampler *sampler, struct sampler_ring *ret);
 
 /* The slot's counters, summed over CPUs, at one consistent moment: entries == the sum of outcomes, unless -EAGAIN: the target
- * was too busy for a consistent look within a fixed number of tries (*ret is then the last one). */
+ * was too busy for a consistent look within a fixed number of tries (*ret is then the last one). Any thread. */
 int sampler_counters(struct sampler *sampler, uint16_t slot, struct target_counters *ret);
 
 /* Frees the claims of threads that are gone, when more than half of the table is taken. Looks at /proc for each claim then. */

@@ -1,0 +1,127 @@
+/* sprofd: sets up the process, then runs the event loop. */
+#include <errno.h>
+#include <event2/event.h>
+#include <event2/thread.h>
+#include <grp.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "app/listener.h"
+#include "app/notify.h"
+#include "app/pipeline.h"
+#include "app/privileges.h"
+#include "app/settings.h"
+#include "base/log.h"
+
+enum { MALLOC_ARENAS = 2, TRIM_THRESHOLD_BYTES = 256 * 1024, MMAP_THRESHOLD_BYTES = 256 * 1024 };
+
+static void on_signal(evutil_socket_t signal_number, short what, void *context)
+{
+	(void)what;
+	log_info("ending on signal %d (%s)", (int)signal_number, strsignal((int)signal_number));
+	event_base_loopbreak(context);
+}
+
+static void on_watchdog(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd, (void)what, (void)context;
+	notify_send("WATCHDOG=1");
+}
+
+/* Few arenas, and memory given back: a daemon that is idle most of the time should be small most of the time. */
+static void tune_process(void)
+{
+	struct rlimit files;
+	mallopt(M_ARENA_MAX, MALLOC_ARENAS);
+	mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES);
+	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+	signal(SIGPIPE, SIG_IGN);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* one perf event for each thread of each target */
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
+}
+
+static int run(struct event_base *base)
+{
+	struct event *terminate = evsignal_new(base, SIGTERM, on_signal, base);
+	struct event *interrupt = evsignal_new(base, SIGINT, on_signal, base);
+	struct event *watchdog = event_new(base, -1, EV_PERSIST, on_watchdog, NULL);
+	int r = terminate && interrupt && watchdog ? 0 : -ENOMEM;
+	if (r == 0) {
+		uint64_t interval_us = notify_watchdog_interval_us();
+		struct timeval interval = {.tv_sec = (time_t)(interval_us / 1000000),
+					   .tv_usec = (suseconds_t)(interval_us % 1000000)};
+		if (interval_us)
+			event_add(watchdog, &interval);
+		event_add(terminate, NULL);
+		event_add(interrupt, NULL);
+		notify_send("READY=1");
+		event_base_dispatch(base);
+		notify_send("STOPPING=1");
+	}
+	if (terminate)
+		event_free(terminate);
+	if (interrupt)
+		event_free(interrupt);
+	if (watchdog)
+		event_free(watchdog);
+	return r;
+}
+
+static gid_t group_of(const char *name)
+{
+	const struct group *group = name[0] ? getgrnam(name) : NULL;
+	return group ? group->gr_gid : (gid_t)-1;
+}
+
+static int serve(const struct settings *settings, struct error *err)
+{
+	struct listener listener;
+	struct pipeline *pipeline = NULL;
+	bool group_missing;
+	struct event_base *base = event_base_new();
+	if (!base)
+		return error_set(err, ENOMEM, "out of memory");
+	struct listener_options options = {
+	    .path = settings->socket, .mode = settings->socket_mode, .group = settings->socket_group};
+	int r = listener_open(&listener, &options, &group_missing, err);
+	if (r == 0) {
+		if (group_missing)
+			log_info("the socket's group %s does not exist or is not ours to give: only root and user %d "
+				 "may connect",
+				 settings->socket_group, (int)geteuid());
+		privileges_drop(settings->socket);
+		r = pipeline_new(base, settings, listener.fd, group_of(settings->socket_group), &pipeline, err);
+	}
+	if (r == 0) {
+		log_notice("serving %s", listener.ours ? settings->socket : "the socket of the service manager");
+		r = run(base);
+	}
+	listener_close(&listener); /* at once: whoever comes now should see that nobody is here */
+	pipeline_free(pipeline);
+	event_base_free(base);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	struct settings settings;
+	struct error err = {0};
+	tune_process();
+	settings_defaults(&settings);
+	int r = settings_parse(&settings, argc, argv, &err);
+	if (r == 0) {
+		log_set_level(settings.log_level);
+		r = serve(&settings, &err);
+	}
+	if (r < 0) {
+		log_error("%s", err.code ? err.text : strerror(-r));
+		return EXIT_FAILURE;
+	}
+	return EXIT_SUCCESS;
+}

@@ -1,0 +1,417 @@
+#include "app/pull.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "app/report.h"
+#include "base/clock.h"
+#include "pprof/pprof.h"
+#include "symbolize/symbolize.h"
+
+enum {
+	DEFAULT_SECONDS = 30,     /* as Go's net/http/pprof */
+	PROFILE_BUDGET_MIB = 512, /* of one profile in memory */
+	SYMBOLIZE_SECONDS = 10,   /* then the profile goes out with the names that are there */
+	MAX_PULLS_OF_A_TARGET = 64,
+};
+
+/* The accounts of a target at one moment. */
+struct account {
+	struct target_counters counters;
+	uint64_t outcomes[OUTCOME_COUNT];
+	uint64_t in_flight;
+	uint64_t periods, periods_entries;
+	uint64_t unix_ns, monotonic_ns;
+};
+
+struct pull {
+	struct pipeline *pipeline;
+	struct serve_reply *reply; /* NULL once completed */
+	struct target *target;     /* a reference, once there is one */
+	struct serve_pull request;
+	bool include_kernel;
+	bool counted;   /* in target->n_pulls */
+	bool cut_short; /* the window ends before its time */
+
+	struct window *window; /* of a pull with seconds; in the target's list while it is open */
+	struct event *timer;
+	struct account begin, end;
+	uint64_t left_out;
+
+	/* for the worker that builds, which does not look at the target */
+	struct {
+		pid_t pid;
+		char comm[PROCESS_COMM_BYTES], cgroup[CGROUP_BYTES], note[ERROR_TEXT_BYTES];
+		uint32_t frequency_hz;
+		bool cycles, periods_known;
+	} about;
+	struct epoch **epochs;
+	size_t n_epochs;
+	struct maps **maps;
+	uint32_t n_maps;
+	uint8_t *bytes;
+	size_t n_bytes;
+	struct error err;
+};
+
+static void take_account(struct account *account, const struct target *target)
+{
+	*account = (struct account){
+	    .counters = target->counters,
+	    .in_flight = target_in_flight(target),
+	    .periods = target->periods,
+	    .periods_entries = target->periods_entries,
+	    .unix_ns = clock_realtime_ns(),
+	    .monotonic_ns = clock_monotonic_ns(),
+	};
+	memcpy(account->outcomes, target->outcomes, sizeof(account->outcomes));
+}
+
+static void close_window(struct pull *pull)
+{
+	if (!pull->window)
+		return;
+	struct window **link = &pull->target->windows;
+	while (*link && *link != pull->window)
+		link = &(*link)->next;
+	if (*link)
+		*link = pull->window->next;
+	epoch_unref(pull->window->epoch);
+	free(pull->window);
+	pull->window = NULL;
+}
+
+static void free_pull(struct pull *pull)
+{
+	if (pull->target) {
+		close_window(pull);
+		if (pull->counted && --pull->target->n_pulls == 0)
+			pipeline_end_ephemeral(pull->pipeline, pull->target);
+		target_unref(pull->target);
+	}
+	for (size_t i = 0; i < pull->n_epochs; i++)
+		epoch_unref(pull->epochs[i]);
+	for (uint32_t i = 0; i < pull->n_maps; i++)
+		maps_unref(pull->maps[i]);
+	free(pull->epochs);
+	free(pull->maps);
+	free(pull->bytes);
+	if (pull->timer)
+		event_free(pull->timer);
+	free(pull);
+}
+
+static void fail(struct pull *pull, const struct error *err)
+{
+	serve_reply_error(pull->reply, err);
+	free_pull(pull);
+}
+
+static void fail_out_of_memory(struct pull *pull)
+{
+	struct error err;
+	error_set(&err, ENOMEM, "out of memory");
+	fail(pull, &err);
+}
+
+/* --- on a worker thread --- */
+
+static struct maps *maps_of_version(void *context, uint32_t version)
+{
+	const struct pull *pull = context;
+	return version < pull->n_maps ? pull->maps[version] : NULL;
+}
+
+static uint64_t loss_between(const struct account *begin, const struct account *end, enum outcome outcome)
+{
+	return end->counters.outcomes[outcome] + end->outcomes[outcome] - begin->counters.outcomes[outcome] -
+	       begin->outcomes[outcome];
+}
+
+/* Entries, and what became of each: they add up. */
+static void comment_accounts(const struct pull *pull, struct profile *profile)
+{
+	const struct account *begin = &pull->begin, *end = &pull->end;
+	uint64_t lost = 0;
+	uint64_t entries = end->counters.entries - begin->counters.entries;
+	for (enum outcome outcome = 0; outcome < OUTCOME_COUNT; outcome++)
+		if (report_is_loss(outcome))
+			lost += loss_between(begin, end, outcome);
+	uint64_t samples = end->outcomes[OUTCOME_SAMPLE] - begin->outcomes[OUTCOME_SAMPLE];
+	profile_comment(profile, "entries %lu = samples %lu + lost %lu + in flight %ld", entries, samples, lost,
+			(long)(end->in_flight - begin->in_flight));
+	for (enum outcome outcome = 0; outcome < OUTCOME_COUNT; outcome++)
+		if (report_is_loss(outcome) && loss_between(begin, end, outcome))
+			profile_comment(profile, "lost %s %lu: %s", report_outcome_name(outcome),
+					loss_between(begin, end, outcome), report_outcome_text(outcome));
+	if (pull->left_out)
+		profile_comment(profile, "left out of this profile for want of memory: %lu samples", pull->left_out);
+	if (pull->about.periods_known && end->periods > begin->periods)
+		profile_comment(profile, "not_delivered %ld (the kernel's count / period - entries)",
+				(long)(end->periods - begin->periods) -
+				    (long)(end->periods_entries - begin->periods_entries));
+}
+
+static void comment_stacks(const struct pull *pull, struct profile *profile, uint64_t cut)
+{
+	struct epoch_totals totals;
+	uint64_t samples = 0, whole = 0, cpu_ns = 0, ends[STACK_END_COUNT] = {0};
+	for (size_t i = 0; i < pull->n_epochs; i++) {
+		epoch_totals(pull->epochs[i], &totals);
+		samples += totals.samples;
+		cpu_ns += totals.cpu_ns;
+		for (enum stack_end end = 0; end < STACK_END_COUNT; end++) {
+			ends[end] += totals.stack_ends[end];
+			whole += report_stack_end_is_whole(end) ? totals.stack_ends[end] : 0;
+		}
+	}
+	if (samples == 0)
+		return;
+	profile_comment(profile, "effective rate %.1f Hz of CPU time",
+			(double)samples * (double)NS_PER_S / (double)(cpu_ns ? cpu_ns : 1));
+	profile_comment(profile, "stacks walked to their root: %.1f %% (%lu of %lu)",
+			100.0 * (double)whole / (double)samples, whole, samples);
+	for (enum stack_end end = 0; end < STACK_END_COUNT; end++)
+		if (ends[end])
+			profile_comment(profile, "stacks ended %s %lu: %s", report_stack_end_name(end), ends[end],
+					report_stack_end_text(end));
+	if (cut)
+		profile_comment(profile, "stacks cut at a return address outside of executable memory: %lu samples",
+				cut);
+}
+
+static void describe(const struct pull *pull, struct profile *profile, uint64_t cut)
+{
+	struct utsname kernel = {0};
+	uname(&kernel);
+	profile->pid = (uint32_t)pull->about.pid;
+	profile->cgroup = pull->about.cgroup;
+	profile->time_unix_ns = pull->begin.unix_ns;
+	profile->duration_ns = pull->end.monotonic_ns - pull->begin.monotonic_ns;
+	profile->period_ns = NS_PER_S / pull->about.frequency_hz;
+	profile_comment(profile, "sprofd %s, Linux %s", SPROF_VERSION, kernel.release);
+	profile_comment(profile, "process %d (%s), %s at %u Hz", pull->about.pid, pull->about.comm,
+			pull->about.cycles ? "cycles" : "cpu-clock", pull->about.frequency_hz);
+	comment_accounts(pull, profile);
+	comment_stacks(pull, profile, cut);
+	if (!pull->include_kernel)
+		profile_comment(
+		    profile,
+		    "kernel frames are left out: they are shown to root, to the socket's group, and to all when "
+		    "kernel.perf_event_paranoid is at most 1");
+	if (profile->missing_names)
+		profile_comment(profile, "names missing for want of time or after an error: %lu addresses",
+				profile->missing_names);
+	if (pull->about.note[0])
+		profile_comment(profile, "note: %s", pull->about.note);
+}
+
+static void work_build(void *context)
+{
+	struct pull *pull = context;
+	struct store_build_options options = {
+	    .include_kernel = pull->include_kernel,
+	    .maps = maps_of_version,
+	    .maps_context = pull,
+	    .budget_bytes = (size_t)PROFILE_BUDGET_MIB << 20,
+	};
+	struct profile *profile;
+	uint64_t cut = 0;
+	int r = store_build_profile(pull->epochs, pull->n_epochs, &options, &profile, &cut);
+	if (r < 0) {
+		error_set(&pull->err, ENOMEM, "the profile of process %d does not fit in memory: pull fewer --seconds",
+			  pull->about.pid);
+		return;
+	}
+	symbolize_profile(pull->pipeline->symbolize, profile, clock_monotonic_ns() + SYMBOLIZE_SECONDS * NS_PER_S);
+	describe(pull, profile, cut);
+	pprof_encode(profile, &pull->bytes, &pull->n_bytes, &pull->err);
+	profile_free(profile);
+	malloc_trim(0); /* a large profile was here, and may not come again for long */
+}
+
+/* --- back on the event loop --- */
+
+static void done_build(void *context)
+{
+	struct pull *pull = context;
+	if (pull->err.code) {
+		fail(pull, &pull->err);
+		return;
+	}
+	uint8_t *bytes = pull->bytes;
+	pull->bytes = NULL;
+	serve_reply_bytes(pull->reply, "application/octet-stream", "profile", bytes, pull->n_bytes);
+	free_pull(pull);
+}
+
+static void take_about(struct pull *pull, const struct target *target)
+{
+	pull->about.pid = target->pid;
+	pull->about.frequency_hz = target->frequency_hz;
+	pull->about.cycles = target->event == SPROF__CONTROL__EVENT__EVENT_CYCLES;
+	pull->about.periods_known = target->periods_known;
+	memcpy(pull->about.comm, target->process.comm, sizeof(pull->about.comm));
+	memcpy(pull->about.cgroup, target->cgroup, sizeof(pull->about.cgroup));
+	memcpy(pull->about.note, target->note, sizeof(pull->about.note));
+}
+
+static void build(void *context, struct target *target, const struct error *err)
+{
+	(void)err;
+	struct pull *pull = context;
+	int r = 0;
+	take_account(&pull->end, target);
+	take_about(pull, target);
+	if (pull->window) {
+		pull->epochs = malloc(sizeof(pull->epochs[0]));
+		r = pull->epochs ? 0 : -ENOMEM;
+		if (r == 0) {
+			pull->epochs[0] = epoch_ref(pull->window->epoch);
+			pull->n_epochs = 1;
+		}
+		pull->left_out = pull->window->left_out;
+		close_window(pull); /* from here on nothing is added to the epoch */
+	} else {
+		r = retention_snapshot(target->retention, &pull->epochs, &pull->n_epochs);
+		pull->begin.unix_ns = target->attached_unix_ns;
+		pull->begin.monotonic_ns = target->attached_ns;
+		if (target->ended_ns)
+			pull->end.monotonic_ns = target->ended_ns;
+	}
+	if (r == 0)
+		r = address_space_snapshot(&target->space, &pull->maps, &pull->n_maps);
+	if (r == 0)
+		r = jobs_submit(pull->pipeline->builders, NULL, JOB_LAST, work_build, done_build, pull);
+	if (r < 0)
+		fail_out_of_memory(pull);
+}
+
+static void settle_and_build(struct pull *pull)
+{
+	target_settle(pull->target, build, pull);
+}
+
+static void window_over(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd, (void)what;
+	struct pull *pull = context;
+	pull->cut_short = true; /* it is over: nothing can end it again */
+	settle_and_build(pull);
+}
+
+static void window_cut_short(void *context)
+{
+	struct pull *pull = context;
+	if (!pull->window || pull->cut_short)
+		return;
+	pull->cut_short = true;
+	event_del(pull->timer);
+	event_active(pull->timer, EV_TIMEOUT, 0);
+}
+
+static void client_gone(void *context)
+{
+	window_cut_short(context); /* nobody waits: end it now, the reply goes nowhere */
+}
+
+static void open_window(void *context, struct target *target, const struct error *err)
+{
+	(void)err;
+	struct pull *pull = context;
+	struct timeval seconds = {.tv_sec = pull->request.seconds};
+	struct window *window = calloc(1, sizeof(*window));
+	if (window)
+		window->epoch = epoch_new((size_t)pull->pipeline->settings->target_mib << 20);
+	pull->timer = event_new(pull->pipeline->base, -1, 0, window_over, pull);
+	if (!window || !window->epoch || !pull->timer) {
+		free(window);
+		fail_out_of_memory(pull);
+		return;
+	}
+	window->cut_short = window_cut_short;
+	window->context = pull;
+	window->next = target->windows;
+	target->windows = window;
+	pull->window = window;
+	take_account(&pull->begin, target);
+	event_add(pull->timer, &seconds);
+	serve_reply_on_gone(pull->reply, client_gone, pull);
+	if (target->ending)
+		window_cut_short(pull);
+}
+
+static void begin(struct pull *pull, struct target *target)
+{
+	pull->target = target_ref(target);
+	struct error err;
+	if (target->n_pulls >= MAX_PULLS_OF_A_TARGET) {
+		error_set(&err, EAGAIN, "%u pulls of process %d are under way: wait for one of them", target->n_pulls,
+			  target->pid);
+		fail(pull, &err);
+		return;
+	}
+	target->n_pulls++;
+	pull->counted = true;
+	if (pull->request.has_seconds)
+		target_settle(target, open_window, pull);
+	else
+		settle_and_build(pull);
+}
+
+static void attached(void *context, struct target *target, const struct error *err)
+{
+	struct pull *pull = context;
+	if (err)
+		fail(pull, err);
+	else
+		begin(pull, target);
+}
+
+static void attach_for_pull(struct pull *pull)
+{
+	const struct serve_peer *peer = serve_reply_peer(pull->reply);
+	struct target_request request = {
+	    .pid = (pid_t)pull->request.pid,
+	    .frequency_hz = pull->pipeline->settings->frequency_hz,
+	    .uid = peer->uid,
+	    .gid = peer->gid,
+	    .administrator = access_is_administrator(&pull->pipeline->policy, peer),
+	    .ephemeral = true,
+	};
+	if (!pull->request.has_seconds) {
+		pull->request.has_seconds = true;
+		pull->request.seconds = DEFAULT_SECONDS;
+	}
+	pipeline_attach(pull->pipeline, &request, attached, pull);
+}
+
+void pull_start(struct pipeline *pipeline, struct serve_reply *reply, const struct serve_pull *request)
+{
+	struct error err = {0};
+	const struct serve_peer *peer = serve_reply_peer(reply);
+	struct pull *pull = calloc(1, sizeof(*pull));
+	if (!pull) {
+		error_set(&err, ENOMEM, "out of memory");
+		serve_reply_error(reply, &err);
+		return;
+	}
+	*pull = (struct pull){
+	    .pipeline = pipeline,
+	    .reply = reply,
+	    .request = *request,
+	    .include_kernel = access_sees_kernel(&pipeline->policy, peer),
+	};
+	struct target *target = pipeline_target_for(pipeline, (pid_t)request->pid, peer, &err);
+	bool sampled = target && target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->ending;
+	if (sampled || (target && !request->has_seconds))
+		begin(pull, target);
+	else if (!target && err.code != ESRCH)
+		fail(pull, &err);
+	else
+		attach_for_pull(pull);
+}

@@ -1,0 +1,114 @@
+/* One attached process: from attach to the moment its profile is let go.
+ *
+ * States: arming -> live -> exited or detached -> dropped. What blocks on the kernel runs as jobs: those that touch the perf events in the
+ * target's `events` lane, one at a time and in order, reading its mappings in its `mappings` lane. Everything else, all of
+ * this struct but `arming` included, belongs to the event loop.
+ *
+ * A target is reference-counted: the table of targets holds one, each job and each pull another. */
+#pragma once
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "app/address_space.h"
+#include "app/jobs.h"
+#include "base/error.h"
+#include "bpf/record.h"
+#include "collect/arming.h"
+#include "collect/process.h"
+#include "control.pb-c.h"
+#include "store/store.h"
+
+struct pipeline;
+struct thread_clock;
+
+enum { CGROUP_BYTES = 512 };
+
+/* A pull's samples of the next seconds: an epoch of its own, fed beside the retained ones. */
+struct window {
+	struct window *next;
+	struct epoch *epoch;
+	uint64_t left_out;                /* samples that its memory budget had no room for */
+	void (*cut_short)(void *context); /* the target ended */
+	void *context;
+};
+
+struct target {
+	struct target *next;
+	struct pipeline *pipeline;
+	unsigned references;
+
+	pid_t pid;
+	int pidfd;                /* -1 until attached */
+	struct event *exit_event; /* on pidfd */
+	struct process process;
+	char cgroup[CGROUP_BYTES];
+	uid_t owner_uid; /* who attached it */
+	gid_t owner_gid;
+	bool administered; /* attached by an administrator */
+	bool ephemeral;    /* attached for a pull's seconds only */
+
+	Sprof__Control__TargetState state;
+	Sprof__Control__Event event;
+	uint32_t frequency_hz;
+	uint16_t slot, generation;
+	uint32_t serial;
+	bool holds_slot, ending;
+	struct lane events, mappings;
+	struct arming *arming; /* used in jobs of the events lane alone */
+	size_t threads;
+	struct event *drop_timer;
+
+	struct thread_clock *clock;
+	struct address_space space;
+	struct retention *retention;
+	struct window *windows;
+	uint32_t n_pulls;
+
+	uint64_t outcomes[OUTCOME_COUNT];  /* the daemon's own, for records it has read */
+	struct target_counters counters;   /* the last consistent look; the final one after the end */
+	uint64_t periods_before;           /* the kernel's count of earlier rates */
+	uint64_t periods, periods_entries; /* the kernel's count now, and the entries at the same moment */
+	bool periods_known;
+
+	uint64_t attached_unix_ns, attached_ns, ended_unix_ns, ended_ns;
+	char note[ERROR_TEXT_BYTES];
+};
+
+struct target_request {
+	pid_t pid;
+	Sprof__Control__Event event;
+	uint32_t frequency_hz;
+	uid_t uid;
+	gid_t gid;
+	bool administrator, ephemeral;
+};
+
+/* Called once with err NULL when it worked. */
+typedef void (*target_fn)(void *context, struct target *target, const struct error *err);
+
+/* A new target with one reference, not in any table. NULL when out of memory. */
+struct target *target_new(struct pipeline *pipeline, const struct target_request *request);
+struct target *target_ref(struct target *target);
+void target_unref(struct target *target);
+
+/* Arms every thread, then calls done. On failure the target is dead: unref it. */
+void target_attach(struct target *target, target_fn done, void *context);
+/* Changes the frequency of a live target: nothing is lost or counted twice. */
+void target_set_rate(struct target *target, uint32_t frequency_hz, target_fn done, void *context);
+/* Ends sampling: state says why (exited, detached). done may be NULL. */
+void target_end(struct target *target, Sprof__Control__TargetState state, target_fn done, void *context);
+
+/* Brings the kernel's counts (periods) and the mappings up to date, for at most two seconds, then calls done. */
+void target_settle(struct target *target, target_fn done, void *context);
+/* Every second: events of ended threads are closed, ended events armed again. */
+void target_supervise(struct target *target);
+/* After each drain: reads the mappings again when that is due. */
+void target_refresh_mappings(struct target *target);
+
+/* A record of this target. */
+void target_record(struct target *target, const struct record *record, size_t bytes);
+/* Refreshes counters when live. The ring buffer should have been drained right before. */
+void target_count(struct target *target);
+uint64_t target_in_flight(const struct target *target);

@@ -1,0 +1,529 @@
+/* What a target does on worker threads: arming, re-arming, ending, reading its mappings. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "app/pipeline.h"
+#include "app/target.h"
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "collect/proc_maps.h"
+#include "collect/sampler.h"
+#include "reconcile/thread_clock.h"
+
+enum { SETTLE_SECONDS = 2 };
+
+struct target_job {
+	struct target *target; /* a reference */
+	target_fn done;        /* may be NULL */
+	void *context;
+	struct error err;
+	/* what the work finds, for the event loop */
+	struct target_request request;
+	int pidfd;
+	struct process process;
+	char cgroup[CGROUP_BYTES];
+	struct maps *maps;
+	uint32_t version;
+	struct arming *arming;
+	struct arming_baseline *baselines;
+	size_t n_baselines, threads;
+	uint64_t periods, periods_entries;
+	struct target_counters counters;
+	bool periods_known, counted, all_ended, ends;
+	Sprof__Control__TargetState end_state;
+};
+
+static struct target_job *job_new(struct target *target, target_fn done, void *context)
+{
+	struct target_job *job = calloc(1, sizeof(*job));
+	if (!job)
+		return NULL;
+	job->target = target_ref(target);
+	job->done = done;
+	job->context = context;
+	job->pidfd = -1;
+	return job;
+}
+
+/* Calls back, lets go. */
+static void job_finish(struct target_job *job)
+{
+	if (job->done)
+		job->done(job->context, job->target, job->err.code ? &job->err : NULL);
+	target_unref(job->target);
+	maps_unref(job->maps);
+	if (job->pidfd >= 0)
+		close(job->pidfd);
+	arming_close(job->arming);
+	free(job->baselines);
+	free(job);
+}
+
+static void submit(struct target_job *job, struct lane *lane, job_fn work, job_fn done)
+{
+	if (jobs_submit(job->target->pipeline->control, lane, JOB_LAST, work, done, job) == 0)
+		return;
+	error_set(&job->err, ENOMEM, "out of memory or threads");
+	job_finish(job);
+}
+
+/* The second half of what the job does: before anything that was submitted meanwhile. */
+static void submit_next(struct target_job *job, struct lane *lane, job_fn work, job_fn done)
+{
+	if (jobs_submit(job->target->pipeline->control, lane, JOB_FIRST, work, done, job) == 0)
+		return;
+	error_set(&job->err, ENOMEM, "out of memory or threads");
+	job_finish(job);
+}
+
+static void fail_without_job(struct target *target, target_fn done, void *context)
+{
+	struct error err;
+	error_set(&err, ENOMEM, "out of memory");
+	if (done)
+		done(context, target, &err);
+}
+
+static void take_baselines(struct target *target, struct target_job *job)
+{
+	for (size_t i = 0; i < job->n_baselines;
+	     i++) /* without memory a thread's first sample weighs too much; samples then fail too */
+		(void)thread_clock_baseline(target->clock, (uint32_t)job->baselines[i].tid,
+					    job->baselines[i].start_ticks, job->baselines[i].runtime_ns);
+}
+
+static int open_events(struct target_job *job, uint16_t generation, uint32_t frequency_hz, struct arming **ret)
+{
+	struct target *target = job->target;
+	struct arming_options options = {
+	    .pid = target->pid,
+	    .slot = target->slot,
+	    .generation = generation,
+	    .event = target->event == SPROF__CONTROL__EVENT__EVENT_CYCLES ? ARMING_CYCLES : ARMING_CPU_CLOCK,
+	    .frequency_hz = frequency_hz,
+	};
+	int r = arming_open(target->pipeline->sampler, &options, ret, &job->err);
+	if (r == 0) {
+		job->n_baselines = arming_take_baselines(*ret, &job->baselines);
+		job->threads = arming_threads(*ret);
+	}
+	return r;
+}
+
+/* --- attach --- */
+
+static void on_exit_fd(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd, (void)what;
+	target_end(context, SPROF__CONTROL__TARGET_STATE__TARGET_EXITED, NULL, NULL);
+}
+
+static void work_start(void *context)
+{
+	struct target_job *job = context;
+	if (job->target->arming)
+		arming_start(job->target->arming);
+}
+
+static void done_start(void *context)
+{
+	struct target_job *job = context;
+	struct target *target = job->target;
+	if (target->state == SPROF__CONTROL__TARGET_STATE__TARGET_ARMING)
+		target->state = SPROF__CONTROL__TARGET_STATE__TARGET_LIVE;
+	target->attached_unix_ns = clock_realtime_ns();
+	target->attached_ns = clock_monotonic_ns();
+	pipeline_update_timer(target->pipeline);
+	job_finish(job);
+}
+
+static void work_attach(void *context)
+{
+	struct target_job *job = context;
+	const struct target_request *request = &job->request;
+	if (process_open(request->pid, &job->pidfd, &job->process, &job->err) < 0)
+		return;
+	if (!request->administrator && !process_is_wholly_own(request->pid, request->uid, request->gid)) {
+		error_set(&job->err, EPERM,
+			  "process %d is not wholly yours (its user and group ids, no capabilities, dumpable): ask "
+			  "root, or to be added to the "
+			  "socket's group",
+			  request->pid);
+		return;
+	}
+	process_cgroup(request->pid, job->cgroup, sizeof(job->cgroup));
+	int r = proc_maps_read(request->pid, job->target->pipeline->files, &job->maps);
+	if (r == -EACCES || r == -EPERM) {
+		error_set(&job->err, EACCES,
+			  "cannot read the mappings of process %d: sprofd needs CAP_SYS_PTRACE (start it as root or by "
+			  "systemctl)",
+			  request->pid);
+		return;
+	}
+	open_events(job, 0, request->frequency_hz, &job->arming);
+}
+
+static void done_attach(void *context)
+{
+	struct target_job *job = context;
+	struct target *target = job->target;
+	target->arming = TAKE_PTR(job->arming);
+	if (!job->err.code) {
+		target->pidfd = TAKE_FD(job->pidfd);
+		target->exit_event = event_new(target->pipeline->base, target->pidfd, EV_READ, on_exit_fd, target);
+		if (!target->exit_event || event_add(target->exit_event, NULL) < 0)
+			error_set(&job->err, ENOMEM, "out of memory");
+	}
+	if (job->err.code) {
+		job_finish(job);
+		return;
+	}
+	target->process = job->process;
+	target->threads = job->threads;
+	memcpy(target->cgroup, job->cgroup, sizeof(target->cgroup));
+	take_baselines(target, job);
+	(void)address_space_update(&target->space, 0, TAKE_PTR(job->maps), 0);
+	submit_next(job, &target->events, work_start, done_start);
+}
+
+void target_attach(struct target *target, target_fn done, void *context)
+{
+	struct error err;
+	int r = sampler_slot_acquire(target->pipeline->sampler, &target->slot, &target->serial, &err);
+	if (r < 0) {
+		done(context, target, &err);
+		return;
+	}
+	target->holds_slot = true;
+	target->pipeline->by_slot[target->slot] = target;
+	struct target_job *job = job_new(target, done, context);
+	if (!job) {
+		fail_without_job(target, done, context);
+		return;
+	}
+	job->request = (struct target_request){
+	    .pid = target->pid,
+	    .frequency_hz = target->frequency_hz,
+	    .uid = target->owner_uid,
+	    .gid = target->owner_gid,
+	    .administrator = target->administered,
+	};
+	submit(job, &target->events, work_attach, done_attach);
+}
+
+/* --- rate --- */
+
+static void work_close_old(void *context)
+{
+	struct target_job *job = context;
+	arming_stop(job->arming);
+	job->periods = arming_periods(job->arming, &job->periods_known);
+	arming_close(TAKE_PTR(job->arming));
+}
+
+static void done_close_old(void *context)
+{
+	struct target_job *job = context;
+	job->target->periods_before += job->periods;
+	job_finish(job);
+}
+
+static void work_rate(void *context)
+{
+	struct target_job *job = context;
+	if (!job->target->arming) {
+		error_set(&job->err, ESRCH, "process %d is not sampled any more", job->target->pid);
+		return;
+	}
+	/* Both rates run until the event loop switches from the one to the other: at no moment is there none. */
+	if (open_events(job, (uint16_t)(job->target->generation + 1), job->request.frequency_hz, &job->arming) == 0)
+		arming_start(job->arming);
+}
+
+static void done_rate(void *context)
+{
+	struct target_job *job = context;
+	struct target *target = job->target;
+	if (job->err.code) {
+		job_finish(job);
+		return;
+	}
+	take_baselines(target, job);
+	target->generation++;
+	sampler_accept_generation(target->pipeline->sampler, target->slot, target->generation);
+	struct arming *old = target->arming;
+	target->arming = job->arming;
+	job->arming = old;
+	target->threads = job->threads;
+	target->frequency_hz = job->request.frequency_hz;
+	submit_next(job, &target->events, work_close_old, done_close_old);
+}
+
+void target_set_rate(struct target *target, uint32_t frequency_hz, target_fn done, void *context)
+{
+	struct target_job *job = job_new(target, done, context);
+	if (!job) {
+		fail_without_job(target, done, context);
+		return;
+	}
+	job->request.frequency_hz = frequency_hz;
+	submit(job, &target->events, work_rate, done_rate);
+}
+
+/* --- counting and supervision --- */
+
+static void count_periods(struct target_job *job)
+{
+	struct target *target = job->target;
+	if (!target->arming)
+		return;
+	job->periods = arming_periods(target->arming, &job->periods_known);
+	job->counted = sampler_counters(target->pipeline->sampler, target->slot, &job->counters) == 0;
+}
+
+static void take_counts(struct target_job *job)
+{
+	struct target *target = job->target;
+	if (!job->counted)
+		return;
+	target->periods = target->periods_before + job->periods;
+	target->periods_known = job->periods_known;
+	target->periods_entries = job->counters.entries;
+}
+
+static void work_count(void *context)
+{
+	count_periods(context);
+}
+
+static void done_count(void *context)
+{
+	take_counts(context);
+	job_finish(context);
+}
+
+static void work_supervise(void *context)
+{
+	struct target_job *job = context;
+	struct target *target = job->target;
+	if (!target->arming)
+		return;
+	job->threads = arming_reap(target->arming);
+	count_periods(job);
+	if (job->threads > 0 || process_has_exited(target->pidfd))
+		return;
+	/* The process lives without events: it has executed a set-id or unreadable program, and the kernel ended them. */
+	job->all_ended = true;
+	if (!target->administered && !process_is_wholly_own(target->pid, target->owner_uid, target->owner_gid)) {
+		error_set(
+		    &job->err, EPERM,
+		    "exec_not_permitted: the process has executed a program that its requester may not look into");
+		return;
+	}
+	if (arming_rescan(target->arming, &job->err) == 0)
+		job->threads = arming_threads(target->arming);
+	job->n_baselines = arming_take_baselines(target->arming, &job->baselines);
+}
+
+static void done_supervise(void *context)
+{
+	struct target_job *job = context;
+	struct target *target = job->target;
+	take_counts(job);
+	target->threads = job->threads;
+	take_baselines(target, job);
+	if (job->all_ended) {
+		target->space.wanted = true;
+		if (job->err.code)
+			snprintf(target->note, sizeof(target->note), "%s", job->err.text);
+		if (job->err.code == EPERM)
+			target_end(target, SPROF__CONTROL__TARGET_STATE__TARGET_DETACHED, NULL, NULL);
+	}
+	job_finish(job);
+}
+
+static int thread_exists(void *context, uint32_t tid)
+{
+	char path[64];
+	const struct target *target = context;
+	snprintf(path, sizeof(path), "/proc/%d/task/%u", (int)target->pid, tid);
+	return access(path, F_OK) == 0;
+}
+
+/* --- mappings --- */
+
+static void work_mappings(void *context)
+{
+	struct target_job *job = context;
+	proc_maps_read(job->target->pid, job->target->pipeline->files, &job->maps);
+}
+
+static void done_mappings(void *context)
+{
+	struct target_job *job = context;
+	/* The number may have been reused while we read: then the process of our pidfd has exited. */
+	if (process_has_exited(job->target->pidfd)) {
+		maps_unref(job->maps);
+		job->maps = NULL;
+	}
+	(void)address_space_update(&job->target->space, job->version, TAKE_PTR(job->maps), clock_monotonic_ns());
+	job_finish(job);
+}
+
+static void read_mappings(struct target *target, target_fn done, void *context)
+{
+	struct target_job *job = job_new(target, done, context);
+	if (!job) {
+		fail_without_job(target, done, context);
+		return;
+	}
+	job->version = address_space_begin(&target->space);
+	submit(job, &target->mappings, work_mappings, done_mappings);
+}
+
+void target_supervise(struct target *target)
+{
+	if (target->state != SPROF__CONTROL__TARGET_STATE__TARGET_LIVE || target->ending)
+		return;
+	thread_clock_sweep(target->clock, thread_exists, target);
+	if (!target->events.busy) {
+		struct target_job *job = job_new(target, NULL, NULL);
+		if (job)
+			submit(job, &target->events, work_supervise, done_supervise);
+	}
+}
+
+void target_refresh_mappings(struct target *target)
+{
+	if (target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->mappings.busy &&
+	    address_space_due(&target->space, clock_monotonic_ns()))
+		read_mappings(target, NULL, NULL);
+}
+
+/* --- end --- */
+
+static void work_end(void *context)
+{
+	struct target_job *job = context;
+	struct target *target = job->target;
+	if (!target->arming)
+		return;
+	arming_stop(target->arming);
+	count_periods(job);
+	arming_close(TAKE_PTR(target->arming));
+}
+
+static void done_end(void *context)
+{
+	struct target_job *job = context;
+	struct target *target = job->target;
+	struct pipeline *pipeline = target->pipeline;
+	if (!job->ends) { /* somebody else ended it first, and that is what counts */
+		job_finish(job);
+		return;
+	}
+	pipeline_drain(pipeline);
+	target_count(target);
+	take_counts(job);
+	target->threads = 0;
+	target->state = job->end_state;
+	target->ended_unix_ns = clock_realtime_ns();
+	target->ended_ns = clock_monotonic_ns();
+	if (target->holds_slot) {
+		pipeline->by_slot[target->slot] = NULL;
+		sampler_slot_release(pipeline->sampler, target->slot);
+		target->holds_slot = false;
+	}
+	for (struct window *window = target->windows, *next; window; window = next) {
+		next = window->next;
+		window->cut_short(window->context);
+	}
+	pipeline_target_ended(pipeline, target);
+	job_finish(job);
+}
+
+void target_end(struct target *target, Sprof__Control__TargetState state, target_fn done, void *context)
+{
+	struct target_job *job = job_new(target, done, context);
+	if (!job) {
+		fail_without_job(target, done, context);
+		return;
+	}
+	if (target->exit_event)
+		event_del(target->exit_event);
+	job->end_state = state;
+	job->ends = !target->ending;
+	target->ending = true;
+	submit(job, &target->events, work_end, done_end);
+}
+
+/* --- settle --- */
+
+struct settling {
+	struct target *target; /* a reference */
+	target_fn done;        /* NULL once called */
+	void *context;
+	struct event *timer;
+	unsigned pending;
+};
+
+static void settled(struct settling *settling)
+{
+	if (settling->done) {
+		target_fn done = settling->done;
+		settling->done = NULL;
+		event_del(settling->timer);
+		pipeline_drain(settling->target->pipeline);
+		target_count(settling->target);
+		done(settling->context, settling->target, NULL);
+	}
+	if (settling->pending > 0)
+		return;
+	target_unref(settling->target);
+	event_free(settling->timer);
+	free(settling);
+}
+
+static void part_settled(void *context, struct target *target, const struct error *err)
+{
+	(void)target, (void)err; /* what could not be refreshed stays as it was */
+	struct settling *settling = context;
+	if (--settling->pending == 0)
+		settled(settling);
+}
+
+static void settled_enough(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd, (void)what;
+	settled(context);
+}
+
+void target_settle(struct target *target, target_fn done, void *context)
+{
+	struct settling *settling = calloc(1, sizeof(*settling));
+	struct event *timer = settling ? event_new(target->pipeline->base, -1, 0, settled_enough, settling) : NULL;
+	if (!timer) {
+		free(settling);
+		fail_without_job(target, done, context);
+		return;
+	}
+	*settling = (struct settling){
+	    .target = target_ref(target), .done = done, .context = context, .timer = timer, .pending = 1};
+	struct timeval limit = {.tv_sec = SETTLE_SECONDS};
+	event_add(timer, &limit);
+	if (target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->ending) {
+		struct target_job *job = job_new(target, part_settled, settling);
+		if (job) {
+			settling->pending++;
+			submit(job, &target->events, work_count, done_count);
+		}
+		if (target->space.wanted || target->mappings.busy) {
+			settling->pending++;
+			read_mappings(target, part_settled, settling);
+		}
+	}
+	part_settled(settling, target, NULL);
+}
