@@ -16,8 +16,8 @@ enum { MAX_THREADS = 256, ROUND_US = 300 };
 
 struct worker {
 	pthread_t thread;
-	pid_t tid;
 	uint64_t cpu_ns;
+	pid_t tid;
 	bool may_end_early;
 };
 
