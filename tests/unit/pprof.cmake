@@ -1,0 +1,7 @@
+# The rules for valid profiles, and the program that the system tests run on what they pulled.
+add_library(profile_rules STATIC profile_check.c)
+target_link_libraries(profile_rules PUBLIC proto_profile PkgConfig::ZLIB)
+add_executable(profile_check ${CMAKE_SOURCE_DIR}/tests/system/profile_check.c)
+target_link_libraries(profile_check PRIVATE profile_rules)
+set_target_properties(profile_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/system)
+
