@@ -1,2 +1,4 @@
 sprof_unit_test(test_store_set store)
 sprof_unit_test(test_store_epoch store)
+sprof_unit_test(test_store_retention store)
+sprof_unit_test(test_store_build store)
