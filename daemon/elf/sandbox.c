@@ -136,12 +136,13 @@ static void release_filter(scmp_filter_ctx *filter)
 
 static int filter_calls(struct error *err)
 {
+	/* sysinfo: glibc's qsort asks how much memory there is. */
 	static const int calls[] = {
-	    SCMP_SYS(recvmsg),    SCMP_SYS(sendmsg),       SCMP_SYS(munmap),          SCMP_SYS(mremap),
-	    SCMP_SYS(brk),        SCMP_SYS(madvise),       SCMP_SYS(pread64),         SCMP_SYS(lseek),
-	    SCMP_SYS(fstat),      SCMP_SYS(close),         SCMP_SYS(alarm),           SCMP_SYS(exit),
-	    SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn),  SCMP_SYS(restart_syscall), SCMP_SYS(futex),
-	    SCMP_SYS(getrandom),  SCMP_SYS(clock_gettime),
+		SCMP_SYS(recvmsg),    SCMP_SYS(sendmsg),       SCMP_SYS(munmap),          SCMP_SYS(mremap),
+		SCMP_SYS(brk),        SCMP_SYS(madvise),       SCMP_SYS(pread64),         SCMP_SYS(lseek),
+		SCMP_SYS(fstat),      SCMP_SYS(close),         SCMP_SYS(alarm),           SCMP_SYS(exit),
+		SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn),  SCMP_SYS(restart_syscall), SCMP_SYS(futex),
+		SCMP_SYS(getrandom),  SCMP_SYS(clock_gettime), SCMP_SYS(sysinfo),
 	};
 	_cleanup_(release_filter) scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	if (!filter)

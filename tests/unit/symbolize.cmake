@@ -1,0 +1,13 @@
+# The stage symbolize and its separate program sprofd-elf.
+foreach(name IN ITEMS test_elf_symbols test_elf_files test_elf_demangle test_elf_requests test_elf_sandbox)
+  sprof_unit_test(${name} elf_core)
+endforeach()
+sprof_unit_test(test_kallsyms symbolize)
+sprof_unit_test(test_symbolize_cache symbolize)
+
+add_executable(fake_reader fake_reader.c)
+target_link_libraries(fake_reader PRIVATE elf_core)
+sprof_unit_test(test_symbolize symbolize)
+target_compile_definitions(test_symbolize PRIVATE
+  READER_PATH="$<TARGET_FILE:sprofd-elf>" FAKE_READER_PATH="$<TARGET_FILE:fake_reader>")
+add_dependencies(test_symbolize sprofd-elf fake_reader)
