@@ -11,8 +11,7 @@ struct local64 { /* local64_t */
 };
 
 struct perf_event_attr___attr { /* the user ABI's struct perf_event_attr */
-	__u32 type;
-	__u64 sample_regs_user;
+	__u64 sig_data;
 };
 
 struct hw_perf_event {

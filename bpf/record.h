@@ -13,9 +13,11 @@ enum {
 
 /* The cookie in each perf event's attr, by which the BPF program knows whose event fired, inherited copies too. */
 #define COOKIE(slot, generation, root) (((__u64)(slot) << 48) | ((__u64)(__u16)(generation) << 32) | (__u32)(root))
-#define COOKIE_SLOT(cookie)            ((__u16)((cookie) >> 48))
-#define COOKIE_GENERATION(cookie)      ((__u16)((cookie) >> 32))
-#define COOKIE_ROOT(cookie)            ((__u32)(cookie))
+/* Set when the event is the cpu-clock, whose own reading is the scheduler's clock. (attr.type does not tell: the kernel replaces it.) */
+#define COOKIE_CPU_CLOCK          (1ull << 63)
+#define COOKIE_SLOT(cookie)       ((__u16)((cookie) >> 48) & 0x7fff)
+#define COOKIE_GENERATION(cookie) ((__u16)((cookie) >> 32))
+#define COOKIE_ROOT(cookie)       ((__u32)(cookie))
 
 enum record_flag {
 	RECORD_KERNEL_MODE = 1, /* the interrupt hit in the kernel */

@@ -72,7 +72,7 @@ static struct perf_event *event_of(struct bpf_perf_event_data *ctx)
 /* CPU time of the thread up to now: what the scheduler has booked, and what it has not yet. The cpu-clock's own reading, taken
  * just before this program, is the scheduler's clock; the run queue says how much of that clock (interrupts, a stealing
  * hypervisor) it does not book to tasks. The run queue is found through the task, since few kernels export its symbol. */
-static __u64 runtime_of(struct task_struct *task, struct perf_event *event)
+static __u64 runtime_of(struct task_struct *task, struct perf_event *event, bool cpu_clock)
 {
 	__u64 clock = 0, clock_task = 0, now;
 	if (bpf_core_field_exists(task->se.cfs_rq)) {
@@ -80,7 +80,7 @@ static __u64 runtime_of(struct task_struct *task, struct perf_event *event)
 		clock_task = BPF_CORE_READ(task, se.cfs_rq, rq, clock_task);
 	}
 	now = clock;
-	if (BPF_CORE_READ(event, attr.type) == PERF_TYPE_SOFTWARE) {
+	if (cpu_clock) {
 		long reading = 0;
 		bpf_core_read(&reading, sizeof(reading), &event->hw.prev_count);
 		now = (__u64)reading;
@@ -229,7 +229,7 @@ static void fill_header(struct record *record, struct task_struct *task, struct 
 	record->cpu = bpf_get_smp_processor_id();
 	record->time_ns = bpf_ktime_get_ns();
 	record->thread_start_ns = task->start_boottime;
-	record->runtime_ns = runtime_of(task, event);
+	record->runtime_ns = runtime_of(task, event, cookie & COOKIE_CPU_CLOCK);
 	record->exec_id = task->self_exec_id;
 	record->exec_pages = mm ? (__u32)mm->exec_vm : 0;
 	record->map_count = mm ? (__u32)mm->map_count : 0;
@@ -278,13 +278,15 @@ SEC("perf_event")
 int sample(struct bpf_perf_event_data *ctx)
 {
 	struct perf_event *event = event_of(ctx);
-	__u64 cookie = BPF_CORE_READ(event, attr.sample_regs_user);
+	__u64 cookie = BPF_CORE_READ(event, attr.sig_data);
 	__u32 slot = COOKIE_SLOT(cookie) & (MAX_TARGET_SLOTS - 1);
 	struct target_counters *count = bpf_map_lookup_elem(&counters, &slot);
 	if (!count)
 		return 0; /* never: slot is below the map's size */
 	count->entries++;
-	enum outcome outcome = capture(ctx, event, cookie, *(volatile __u64 *)&targets[slot]);
+	/* Linux 6.1 forgets the bounds of what has been on the stack, so they are said again. */
+	__u64 config_word = *(volatile __u64 *)&targets[slot & (MAX_TARGET_SLOTS - 1)];
+	enum outcome outcome = capture(ctx, event, cookie, config_word);
 	if (outcome < OUTCOME_COUNT) /* always; said for the verifier */
 		count->outcomes[outcome]++;
 	return 0;

@@ -56,7 +56,9 @@ struct target {
 	uint32_t serial;
 	bool holds_slot, ending;
 	struct lane events, mappings;
-	struct arming *arming; /* used in jobs of the events lane alone */
+	struct arming *arming; /* used in jobs of the events lane alone, as are the next three */
+	struct process_image image;
+	uint64_t last_count, last_cpu_ticks;
 	size_t threads;
 	struct event *drop_timer;
 
@@ -102,7 +104,8 @@ void target_end(struct target *target, Sprof__Control__TargetState state, target
 
 /* Brings the kernel's counts (periods) and the mappings up to date, for at most two seconds, then calls done. */
 void target_settle(struct target *target, target_fn done, void *context);
-/* Every second: events of ended threads are closed, ended events armed again. */
+/* Every second: notices that the process has executed another program, and arms it again, since the kernel ends the events of one that
+ * executes a set-id or unreadable program. */
 void target_supervise(struct target *target);
 /* After each drain: reads the mappings again when that is due. */
 void target_refresh_mappings(struct target *target);

@@ -13,7 +13,10 @@
 #include "collect/sampler.h"
 #include "reconcile/thread_clock.h"
 
-enum { SETTLE_SECONDS = 2 };
+enum {
+	SETTLE_SECONDS = 2,
+	SILENT_TICKS = 5, /* USER_HZ */
+};
 
 struct target_job {
 	struct target *target; /* a reference */
@@ -32,7 +35,7 @@ struct target_job {
 	size_t n_baselines, threads;
 	uint64_t periods, periods_entries;
 	struct target_counters counters;
-	bool periods_known, counted, all_ended, ends;
+	bool periods_known, counted, rearm, ends;
 	Sprof__Control__TargetState end_state;
 };
 
@@ -154,6 +157,7 @@ static void work_attach(void *context)
 			  request->pid);
 		return;
 	}
+	process_read_image(request->pid, &job->target->image);
 	process_cgroup(request->pid, job->cgroup, sizeof(job->cgroup));
 	int r = proc_maps_read(request->pid, job->target->pipeline->files, &job->maps);
 	if (r == -EACCES || r == -EPERM) {
@@ -305,27 +309,35 @@ static void done_count(void *context)
 	job_finish(context);
 }
 
+/* Whether the process may run without our events: it has executed another program, or has used CPU time of which the events tell nothing. */
+static bool needs_arming(struct target *target, const struct process *process)
+{
+	struct process_image image;
+	uint64_t count = arming_count(target->arming);
+	bool silent = count == target->last_count && process->cpu_ticks >= target->last_cpu_ticks + SILENT_TICKS;
+	bool executed = process_read_image(target->pid, &image) == 0 &&
+			(image.device != target->image.device || image.inode != target->image.inode);
+	if (executed)
+		target->image = image;
+	if (silent || count != target->last_count)
+		target->last_cpu_ticks = process->cpu_ticks;
+	target->last_count = count;
+	return silent || executed;
+}
+
 static void work_supervise(void *context)
 {
 	struct target_job *job = context;
 	struct target *target = job->target;
-	if (!target->arming)
+	if (!target->arming || process_read(target->pid, &job->process) < 0 || process_has_exited(target->pidfd))
 		return;
-	job->threads = arming_reap(target->arming);
 	count_periods(job);
-	if (job->threads > 0 || process_has_exited(target->pidfd))
-		return;
-	/* The process lives without events: it has executed a set-id or unreadable program, and the kernel ended them. */
-	job->all_ended = true;
-	if (!target->administered && !process_is_wholly_own(target->pid, target->owner_uid, target->owner_gid)) {
+	job->rearm = needs_arming(target, &job->process);
+	if (job->rearm && !target->administered &&
+	    !process_is_wholly_own(target->pid, target->owner_uid, target->owner_gid))
 		error_set(
 		    &job->err, EPERM,
 		    "exec_not_permitted: the process has executed a program that its requester may not look into");
-		return;
-	}
-	if (arming_rescan(target->arming, &job->err) == 0)
-		job->threads = arming_threads(target->arming);
-	job->n_baselines = arming_take_baselines(target->arming, &job->baselines);
 }
 
 static void done_supervise(void *context)
@@ -333,14 +345,14 @@ static void done_supervise(void *context)
 	struct target_job *job = context;
 	struct target *target = job->target;
 	take_counts(job);
-	target->threads = job->threads;
-	take_baselines(target, job);
-	if (job->all_ended) {
+	if (job->process.threads)
+		target->threads = job->process.threads;
+	if (job->err.code) {
+		snprintf(target->note, sizeof(target->note), "%s", job->err.text);
+		target_end(target, SPROF__CONTROL__TARGET_STATE__TARGET_DETACHED, NULL, NULL);
+	} else if (job->rearm && !target->ending) {
 		target->space.wanted = true;
-		if (job->err.code)
-			snprintf(target->note, sizeof(target->note), "%s", job->err.text);
-		if (job->err.code == EPERM)
-			target_end(target, SPROF__CONTROL__TARGET_STATE__TARGET_DETACHED, NULL, NULL);
+		target_set_rate(target, target->frequency_hz, NULL, NULL);
 	}
 	job_finish(job);
 }

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <linux/perf_event.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,12 +29,11 @@ struct root {
 struct arming {
 	struct sampler *sampler;
 	struct arming_options options;
-	struct root *roots;    /* by tid */
-	uint64_t reaped_count; /* of closed roots: nanoseconds for the cpu-clock */
+	struct root *roots; /* by tid */
 	struct arming_baseline *baselines;
 	size_t n_baselines, baselines_room;
 	uint32_t next_root;
-	bool scanned_before, started;
+	bool scanned_before;
 };
 
 size_t arming_threads(const struct arming *arming)
@@ -51,13 +49,13 @@ uint64_t arming_period_ns(const struct arming *arming)
 static struct perf_event_attr attr_of(const struct arming *arming, uint32_t root)
 {
 	struct perf_event_attr attr = {
-	    .size = sizeof(attr),
-	    .disabled = 1,
-	    .inherit = 1,
-	    .inherit_thread = 1, /* threads, but no forked children */
-	    /* Not used for registers, since sample_type does not ask for them: it carries our cookie into the inherited copies, where
+		.size = sizeof(attr),
+		.disabled = 1,
+		.inherit = 1,
+		.inherit_thread = 1, /* threads, but no forked children */
+		/* The kernel gives it a meaning with sigtrap only. It carries our cookie into the inherited copies, where
 		   bpf_get_attach_cookie reads 0. */
-	    .sample_regs_user = COOKIE(arming->options.slot, arming->options.generation, root),
+		.sig_data = COOKIE(arming->options.slot, arming->options.generation, root),
 	};
 	if (arming->options.event == ARMING_CYCLES) {
 		attr.type = PERF_TYPE_HARDWARE;
@@ -68,6 +66,7 @@ static struct perf_event_attr attr_of(const struct arming *arming, uint32_t root
 		attr.type = PERF_TYPE_SOFTWARE;
 		attr.config = PERF_COUNT_SW_CPU_CLOCK;
 		attr.sample_period = arming_period_ns(arming);
+		attr.sig_data |= COOKIE_CPU_CLOCK;
 	}
 	return attr;
 }
@@ -88,11 +87,12 @@ static int explain_open_failure(const struct arming *arming, int error, struct e
 		int level = paranoid_level();
 		if (level > 2)
 			return error_set(
-			    err, EACCES,
-			    "the kernel refused a perf event on process %d: kernel.perf_event_paranoid is %d, which "
-			    "Debian's "
-			    "kernels enforce even on CAP_PERFMON; run `sysctl kernel.perf_event_paranoid=2`",
-			    pid, level);
+				err, EACCES,
+				"the kernel refused a perf event on process %d: kernel.perf_event_paranoid is %d, "
+				"which "
+				"Debian's "
+				"kernels enforce even on CAP_PERFMON; run `sysctl kernel.perf_event_paranoid=2`",
+				pid, level);
 		return error_set(err, EACCES,
 				 "the kernel refused a perf event on process %d: sprofd needs CAP_PERFMON and "
 				 "CAP_SYS_PTRACE (start it as root "
@@ -109,9 +109,9 @@ static int explain_open_failure(const struct arming *arming, int error, struct e
 	case ENOENT:
 	case ENODEV:
 	case EOPNOTSUPP:
-		return error_set(
-		    err, EOPNOTSUPP,
-		    "this machine has no counter of cycles (no PMU; usual in virtual machines): use --event=cpu-clock");
+		return error_set(err, EOPNOTSUPP,
+				 "this machine has no counter of cycles (no PMU; usual in virtual machines): use "
+				 "--event=cpu-clock");
 	case EINVAL:
 		return error_set(err, ENOSYS,
 				 "the kernel does not know this kind of perf event: sprofd needs Linux 6.1 or later");
@@ -157,8 +157,7 @@ static int open_event(struct arming *arming, pid_t tid, int *ret_fd)
 {
 	struct perf_event_attr attr = attr_of(arming, arming->next_root++);
 	_cleanup_close_ int fd = (int)syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
-	if (fd < 0 || ioctl(fd, PERF_EVENT_IOC_SET_BPF, sampler_program_fd(arming->sampler)) < 0 ||
-	    (arming->started && ioctl(fd, PERF_EVENT_IOC_ENABLE, 0) < 0))
+	if (fd < 0 || ioctl(fd, PERF_EVENT_IOC_SET_BPF, sampler_program_fd(arming->sampler)) < 0)
 		return -errno;
 	*ret_fd = TAKE_FD(fd);
 	return 0;
@@ -183,31 +182,6 @@ static int arm_thread(struct arming *arming, pid_t tid, struct error *err)
 	root->fd = fd;
 	HASH_ADD_INT(arming->roots, tid, root);
 	return 0;
-}
-
-static void close_root(struct arming *arming, struct root *root)
-{
-	uint64_t count = 0;
-	/* Closing alone would let the inherited copies run on. */
-	ioctl(root->fd, PERF_EVENT_IOC_DISABLE, 0);
-	if (read(root->fd, &count, sizeof(count)) == sizeof(count))
-		arming->reaped_count += count;
-	close(root->fd);
-	HASH_DEL(arming->roots, root);
-	free(root);
-}
-
-size_t arming_reap(struct arming *arming)
-{
-	struct root *root, *next;
-	HASH_ITER(hh, arming->roots, root, next)
-	{
-		struct pollfd poll_fd = {.fd = root->fd};
-		/* kernel/events/core.c, perf_poll: POLLHUP when the event and all its inherited copies have ended. */
-		if (poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & POLLHUP))
-			close_root(arming, root);
-	}
-	return arming_threads(arming);
 }
 
 /* The threads as they are now, malloc'ed. */
@@ -251,8 +225,6 @@ static int scan(struct arming *arming, size_t *ret_new, struct error *err)
 	if (r < 0)
 		return error_set(err, -r, "cannot list the threads of process %d: %s", arming->options.pid,
 				 strerror(-r));
-	if (arming->scanned_before)
-		arming_reap(arming); /* a number may have passed to a new thread */
 	*ret_new = 0;
 	for (size_t i = 0; i < n; i++) {
 		struct root *known;
@@ -281,19 +253,11 @@ static int scan_until_stable(struct arming *arming, struct error *err)
 			return r;
 		if (new_threads && clock_monotonic_ns() > deadline_ns)
 			return error_set(
-			    err, EAGAIN,
-			    "process %d starts threads faster than they can be armed: try again when it is calmer",
-			    arming->options.pid);
+				err, EAGAIN,
+				"process %d starts threads faster than they can be armed: try again when it is calmer",
+				arming->options.pid);
 	} while (new_threads);
 	return 0;
-}
-
-int arming_rescan(struct arming *arming, struct error *err)
-{
-	int r = scan_until_stable(arming, err);
-	if (r == 0 && arming_threads(arming) == 0)
-		return error_set(err, ESRCH, "process %d exited while it was being attached", arming->options.pid);
-	return r;
 }
 
 int arming_open(struct sampler *sampler, const struct arming_options *options, struct arming **ret, struct error *err)
@@ -303,7 +267,9 @@ int arming_open(struct sampler *sampler, const struct arming_options *options, s
 		return error_set(err, ENOMEM, "out of memory");
 	arming->sampler = sampler;
 	arming->options = *options;
-	int r = arming_rescan(arming, err);
+	int r = scan_until_stable(arming, err);
+	if (r == 0 && arming_threads(arming) == 0)
+		r = error_set(err, ESRCH, "process %d exited while it was being attached", options->pid);
 	if (r < 0) {
 		arming_close(arming);
 		return r;
@@ -315,7 +281,6 @@ int arming_open(struct sampler *sampler, const struct arming_options *options, s
 void arming_start(struct arming *arming)
 {
 	struct root *root, *next;
-	arming->started = true;
 	HASH_ITER (hh, arming->roots, root, next)
 		ioctl(root->fd, PERF_EVENT_IOC_ENABLE, 0); /* fails for no event that is open */
 }
@@ -331,24 +296,30 @@ void arming_close(struct arming *arming)
 {
 	if (!arming)
 		return;
+	arming_stop(arming); /* closing alone would let the inherited copies run on */
 	struct root *root, *next;
-	HASH_ITER(hh, arming->roots, root, next)
-	close_root(arming, root);
+	HASH_ITER (hh, arming->roots, root, next) {
+		HASH_DEL(arming->roots, root);
+		close(root->fd);
+		free(root);
+	}
 	free(arming->baselines);
 	free(arming);
 }
 
-uint64_t arming_periods(struct arming *arming, bool *ret_known)
+uint64_t arming_count(const struct arming *arming)
+{
+	uint64_t total = 0, count;
+	for (const struct root *root = arming->roots; root; root = root->hh.next)
+		if (read(root->fd, &count, sizeof(count)) == sizeof(count))
+			total += count;
+	return total;
+}
+
+uint64_t arming_periods(const struct arming *arming, bool *ret_known)
 {
 	*ret_known = arming->options.event == ARMING_CPU_CLOCK;
-	if (!*ret_known)
-		return 0;
-	uint64_t total = arming->reaped_count, count;
-	struct root *root, *next;
-	HASH_ITER(hh, arming->roots, root, next)
-	if (read(root->fd, &count, sizeof(count)) == sizeof(count))
-		total += count;
-	return total / arming_period_ns(arming);
+	return *ret_known ? arming_count(arming) / arming_period_ns(arming) : 0;
 }
 
 size_t arming_take_baselines(struct arming *arming, struct arming_baseline **ret)

@@ -31,8 +31,6 @@ struct arming_baseline {
  * -ESRCH gone, -EMFILE too many threads for the fd limit, -EACCES/-EPERM paranoid or privilege, -EOPNOTSUPP no PMU for cycles, -EAGAIN when threads are
  * born faster than they can be armed for several seconds. */
 int arming_open(struct sampler *sampler, const struct arming_options *options, struct arming **ret, struct error *err);
-/* Arms, and starts, threads that have no event although the process lives (after an exec that ended the events): as arming_open, adding to it. */
-int arming_rescan(struct arming *arming, struct error *err);
 /* Starts all events, those of inherited copies too. */
 void arming_start(struct arming *arming);
 /* Stops all events: when it returns the program does not run any more, and what was counted stays readable. */
@@ -43,12 +41,10 @@ void arming_close(struct arming *arming);
 size_t arming_threads(const struct arming *arming);     /* open events */
 uint64_t arming_period_ns(const struct arming *arming); /* nominal; for cycles that of the frequency asked for */
 
-/* What the kernel says these events counted so far, in periods: over all threads, dead ones included. For cycles (whose period the kernel varies) 0 and *ret_known false. */
-uint64_t arming_periods(struct arming *arming, bool *ret_known);
-
-/* Closes events whose thread and all threads that inherited from it are gone (their count is kept). Returns the number of events left.
- * 0 left while the process lives: an exec into a set-id or unreadable program ended them. */
-size_t arming_reap(struct arming *arming);
+/* What the kernel counted on these events so far, over all threads, dead ones included: nanoseconds for the cpu-clock, else cycles. */
+uint64_t arming_count(const struct arming *arming);
+/* The same in periods. For cycles, whose period the kernel varies, 0 and *ret_known false. */
+uint64_t arming_periods(const struct arming *arming, bool *ret_known);
 
 /* Moves the baselines recorded since the last call to the caller (malloc'ed, may be NULL when 0). */
 size_t arming_take_baselines(struct arming *arming, struct arming_baseline **ret);

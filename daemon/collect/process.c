@@ -48,11 +48,12 @@ int process_parse_stat(const char *text, struct process *ret)
 	memcpy(process.comm, open + 1, length);
 	unsigned flags;
 	uint64_t user_ticks, system_ticks;
-	/* proc(5): 3 state, 9 flags, 14 utime, 15 stime, 22 starttime */
+	/* proc(5): 3 state, 9 flags, 14 utime, 15 stime, 20 num_threads, 22 starttime */
 	if (sscanf(text, "%d", &process.pid) != 1 ||
 	    sscanf(close + 2,
-		   "%c %*d %*d %*d %*d %*d %u %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %*d %*d %*d %*d %*d %*d %" SCNu64,
-		   &process.state, &flags, &user_ticks, &system_ticks, &process.start_ticks) != 5)
+		   "%c %*d %*d %*d %*d %*d %u %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %*d %*d %*d %*d %" SCNu32
+		   " %*d %" SCNu64,
+		   &process.state, &flags, &user_ticks, &system_ticks, &process.threads, &process.start_ticks) != 6)
 		return -EINVAL;
 	process.is_kernel_thread = flags & PF_KTHREAD_FLAG;
 	process.cpu_ticks = user_ticks + system_ticks;
@@ -141,6 +142,17 @@ int process_open(pid_t pid, int *ret_pidfd, struct process *ret, struct error *e
 				 again.comm, again.state == 'Z' ? "it is a zombie" : "just now");
 	*ret = again;
 	*ret_pidfd = TAKE_FD(pidfd);
+	return 0;
+}
+
+int process_read_image(pid_t pid, struct process_image *ret)
+{
+	char path[64];
+	struct stat st;
+	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
+	if (stat(path, &st) < 0)
+		return -errno;
+	*ret = (struct process_image){.device = st.st_dev, .inode = st.st_ino};
 	return 0;
 }
 

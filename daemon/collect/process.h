@@ -16,6 +16,7 @@ struct process {
 	bool is_kernel_thread;
 	uint64_t start_ticks; /* USER_HZ since boot */
 	uint64_t cpu_ticks;   /* utime + stime, USER_HZ */
+	uint32_t threads;
 };
 
 /* Parses one /proc/PID/stat line. -EINVAL when it is not one. tgid is not in it: *ret has tgid 0. */
@@ -27,6 +28,11 @@ int process_read(pid_t pid, struct process *ret);
 /* Opens a pidfd and checks, before and after, that it is a live process (not a thread, a kernel thread or a zombie):
  * -ESRCH, -EINVAL, -EOPNOTSUPP with a text for people. *ret_pidfd is the caller's. */
 int process_open(pid_t pid, int *ret_pidfd, struct process *ret, struct error *err);
+/* The program it runs: what fstat says of /proc/PID/exe. -errno when it cannot be seen. */
+struct process_image {
+	uint64_t device, inode;
+};
+int process_read_image(pid_t pid, struct process_image *ret);
 /* Whether the process of this pidfd has exited. */
 bool process_has_exited(int pidfd);
 

@@ -48,8 +48,7 @@ void thread_clock_free(struct thread_clock *clock)
 	if (!clock)
 		return;
 	struct thread *thread, *next;
-	HASH_ITER(hh, clock->threads, thread, next)
-	{
+	HASH_ITER (hh, clock->threads, thread, next) {
 		HASH_DEL(clock->threads, thread);
 		free(thread);
 	}
@@ -106,8 +105,7 @@ void thread_clock_sweep(struct thread_clock *clock, int (*exists)(void *context,
 	if (HASH_COUNT(clock->threads) < clock->sweep_at)
 		return;
 	struct thread *thread, *next;
-	HASH_ITER(hh, clock->threads, thread, next)
-	{
+	HASH_ITER (hh, clock->threads, thread, next) {
 		if (exists(context, thread->key.tid))
 			continue;
 		HASH_DEL(clock->threads, thread);
