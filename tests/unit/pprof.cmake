@@ -5,3 +5,6 @@ add_executable(profile_check ${CMAKE_SOURCE_DIR}/tests/system/profile_check.c)
 target_link_libraries(profile_check PRIVATE profile_rules)
 set_target_properties(profile_check PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/system)
 
+sprof_unit_test(test_pprof pprof profile_rules)
+sprof_unit_test(test_pprof_tables pprof)
+sprof_unit_test(test_profile_check profile_rules)
