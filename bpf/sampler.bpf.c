@@ -91,9 +91,10 @@ static __u64 runtime_of(struct task_struct *task, struct perf_event *event, bool
 
 static __u32 number_at(struct task_struct *task, __u32 level, bool *matches)
 {
-	struct pid *pid = task->thread_pid;
+	/* numbers[] is as long as the level: its elements lie behind the declared end, so the address is made by hand, from a
+	 * pointer that was read as a plain number: Linux 6.1 allows no variable offset on one whose type it knows. */
+	struct pid *pid = BPF_CORE_READ(task, thread_pid);
 	struct upid number = {};
-	/* numbers[] is as long as the level: its elements lie behind the declared end, so the address is made by hand. */
 	bpf_probe_read_kernel(&number, sizeof(number),
 			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
 				  level * bpf_core_type_size(struct upid));
