@@ -19,7 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../unit/profile_check.h"
+#include "profile_check.h"
 
 typedef Perftools__Profiles__Profile Profile; /* generated names are long */
 typedef Perftools__Profiles__Sample Sample;
