@@ -12,13 +12,13 @@ static pid_t children[MAX_CHILDREN];
 __attribute__((noinline)) static void burn_parent(uint64_t iterations)
 {
 	target_burn(iterations);
-	__asm__ volatile("");
+	TARGET_DISTINCT(burn_parent);
 }
 
 __attribute__((noinline)) static void burn_child(uint64_t iterations)
 {
 	target_burn(iterations);
-	__asm__ volatile("");
+	TARGET_DISTINCT(burn_child);
 }
 
 int main(int argc, char **argv)

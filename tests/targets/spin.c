@@ -33,11 +33,13 @@ static struct worker workers[MAX_THREADS];
 NOINLINE static void a_heavy(uint64_t iterations)
 {
 	target_burn(iterations);
+	TARGET_DISTINCT(a_heavy);
 }
 
 NOINLINE static void b_leaf(uint64_t iterations)
 {
 	target_burn(iterations);
+	TARGET_DISTINCT(b_leaf);
 }
 
 NOINLINE static void b_mid(uint64_t iterations)
@@ -49,6 +51,7 @@ NOINLINE static void b_mid(uint64_t iterations)
 NOINLINE static void c_light(uint64_t iterations)
 {
 	target_burn(iterations);
+	TARGET_DISTINCT(c_light);
 }
 
 NOINLINE static void drive(const struct plan *round)
@@ -140,10 +143,10 @@ int main(int argc, char **argv)
 	static struct how how = {.threads = 1, .shares = {3, 2, 1}};
 	long seconds = 0, burst_us = 0, idle_us = 0, undumpable = 0, leader_exits = 0, exit_after_ms = 0;
 	const struct target_flag flags[] = {
-	    {"threads", &how.threads},         {"seconds", &seconds},
-	    {"burst-us", &burst_us},           {"idle-us", &idle_us},
-	    {"undumpable", &undumpable},       {"leader-exits", &leader_exits},
-	    {"exit-after-ms", &exit_after_ms},
+		{"threads", &how.threads},         {"seconds", &seconds},
+		{"burst-us", &burst_us},           {"idle-us", &idle_us},
+		{"undumpable", &undumpable},       {"leader-exits", &leader_exits},
+		{"exit-after-ms", &exit_after_ms},
 	};
 	argc = parse_shares(argc, argv, how.shares);
 	target_parse(argc, argv, flags, sizeof(flags) / sizeof(flags[0]));

@@ -40,6 +40,9 @@ static inline __attribute__((always_inline)) void target_burn(uint64_t iteration
 		__asm__ volatile("" : "+r"(x));
 	}
 }
+/* Ends each function that does the same as another, or the compiler would make one of the two. */
+#define TARGET_DISTINCT(name) __asm__ volatile("# " #name)
+
 /* Iterations of target_burn in a microsecond, measured now. */
 uint64_t target_burn_per_us(void);
 

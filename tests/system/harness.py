@@ -1,0 +1,300 @@
+"""What the system tests share: a private sprofd on a temporary socket, sprofctl and HTTP as a user would use them, programs to profile
+whose truth is known. Every process that is started here is ended here, by its own number.
+
+Run by ctest, or by hand: SPROF_BUILD=build python3 tests/system/test_arming.py [-v] [Class.test]"""
+import http.client
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+from pathlib import Path
+
+from pprof_file import Profile
+
+BUILD = Path(os.environ.get("SPROF_BUILD", "build")).resolve()
+
+
+def _program(variable, name):
+    if variable in os.environ:
+        return os.environ[variable]
+    for directory in ("", "bin", "daemon/app", "daemon/elf", "client/sprofctl"):
+        if (BUILD / directory / name).is_file():
+            return str(BUILD / directory / name)
+    sys.exit(f"{name} not found below {BUILD}: build first, or set SPROF_BUILD")
+
+
+SPROFD = _program("SPROFD", "sprofd")
+SPROFCTL = _program("SPROFCTL", "sprofctl")
+TARGETS = Path(os.environ.get("SPROF_TARGETS", BUILD / "tests" / "targets"))
+
+NOBODY = 65534
+PARANOID = Path("/proc/sys/kernel/perf_event_paranoid")
+
+
+def main():
+    """Instead of unittest.main(): refuses to run where it could only pretend."""
+    if os.geteuid() != 0:
+        sys.exit("the system tests attach to processes through BPF: run them as root")
+    unittest.main(verbosity=2)
+
+
+def wait_for(condition, seconds=10, what="condition"):
+    """The first true value of condition()."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"timed out after {seconds} s: {what}")
+        time.sleep(0.02)
+
+
+def cpu_ns(pid):
+    """CPU time of a process in ns, its threads that ended included (the kernel's own clock of it)."""
+    return time.clock_gettime_ns((~pid << 3) | 2)
+
+
+def threads_cpu_ns(pid):
+    """{tid: ns}, as the scheduler has booked it: a running thread's is up to a tick old."""
+    out = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            out[int(task.name)] = int((task / "schedstat").read_text().split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return out
+
+
+def as_user(uid, gid=None, groups=()):
+    gid = uid if gid is None else gid
+    extra = [f"--groups={','.join(map(str, groups))}"] if groups else ["--clear-groups"]
+    return ["setpriv", f"--reuid={uid}", f"--regid={gid}", *extra]
+
+
+def end(process):
+    """Ends a child that we started."""
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream:
+            stream.close()
+
+
+class Target:
+    """A program of tests/targets (or any other, by path) that says {"ready": PID} and tells the truth about itself at its end."""
+
+    def __init__(self, test, name, *args, user=None, path=None, cwd=None):
+        argv = [str(path or TARGETS / name), *map(str, args)]
+        self.process = subprocess.Popen((as_user(user) if user else []) + argv, stdout=subprocess.PIPE, cwd=cwd)
+        test.addCleanup(end, self.process)
+        self.pid = self.process.pid
+        self.ready = self.line()
+        assert self.ready["ready"] == self.pid, (self.ready, self.pid)
+
+    def line(self, seconds=30):
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            raise AssertionError(f"{self.process.args} says nothing")
+        line = self.process.stdout.readline()
+        if not line:
+            raise AssertionError(f"{self.process.args} ended with {self.process.wait()} instead of a line")
+        return json.loads(line)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def finish(self):
+        """Ends it the friendly way; the truth that it tells."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        truth = self.line()
+        self.process.wait(30)
+        return truth
+
+
+class Unix(http.client.HTTPConnection):
+    def __init__(self, path, timeout):
+        super().__init__("localhost", timeout=timeout)
+        self.path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Daemon:
+    """A private sprofd. config: text of a configuration file; prefix: a command before it (prlimit, setpriv, unshare ...)."""
+
+    def __init__(self, test, config="", args=(), prefix=(), wait=True, directory=None):
+        add_cleanup = test.addClassCleanup if isinstance(test, type) else test.addCleanup
+        if directory is None:
+            directory = tempfile.mkdtemp(prefix="sprof-test.")
+            add_cleanup(shutil.rmtree, directory, ignore_errors=True)
+        os.chmod(directory, 0o755)
+        self.directory = Path(directory)
+        self.socket = str(self.directory / "sprofd.sock")
+        self.log_path = self.directory / "sprofd.log"
+        self.config_path = self.directory / "sprofd.conf"
+        self.config_path.write_text(config)
+        # A copy that everybody may run, wherever the build is.
+        self.sprofctl = self.directory / "sprofctl"
+        shutil.copy(SPROFCTL, self.sprofctl)
+        self.sprofctl.chmod(0o755)
+        self.prefix, self.args = list(prefix), list(args)
+        self.process = None
+        add_cleanup(self.kill)
+        self.start(wait)
+
+    def start(self, wait=True):
+        argv = [*self.prefix, SPROFD, f"--socket={self.socket}", f"--config={self.config_path}", "--log-level=debug", *self.args]
+        with open(self.log_path, "ab") as log:
+            self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        if wait:
+            wait_for(self.answers, 20, f"sprofd does not answer: {self.log()}")
+
+    def answers(self):
+        if self.process.poll() is not None:
+            raise AssertionError(f"sprofd ended with {self.process.returncode}: {self.log()}")
+        try:
+            return self.http("GET", "/v1/status")[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def kill(self):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def stop(self, number=signal.SIGTERM):
+        """A clean end; its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def pid(self):
+        return self.process.pid
+
+    def ctl(self, *args, user=None, prefix=None, env=None, timeout=90, **more):
+        """Runs sprofctl; never raises for its exit code."""
+        prefix = prefix or (as_user(user) if user else [])
+        return subprocess.run(
+            [*prefix, str(self.sprofctl), f"--socket={self.socket}", *map(str, args)],
+            capture_output=True, text=more.pop("text", True), timeout=timeout, env=env, cwd=self.directory, **more)  # fmt: skip
+
+    def ok(self, *args, **more):
+        """sprofctl that must succeed; its stdout."""
+        done = self.ctl(*args, **more)
+        if done.returncode != 0:
+            raise AssertionError(f"sprofctl {args}: exit {done.returncode}: {done.stderr}\n{self.log()[-2000:]}")
+        return done.stdout
+
+    def http(self, method, path, body=None, headers=None, timeout=60):
+        """(status, {lower-case header: value}, body)"""
+        connection = Unix(self.socket, timeout)
+        try:
+            connection.request(method, path, body, {"Accept": "application/json", **(headers or {})})
+            answer = connection.getresponse()
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, path):
+        status, _, body = self.http("GET", path)
+        if status != 200:
+            raise AssertionError(f"GET {path}: {status} {body!r}")
+        return json.loads(body)
+
+    def status(self):
+        return self.json("/v1/status")
+
+    def target(self, pid):
+        """The newest target with this number in the status."""
+        found = [t for t in self.status().get("targets", []) if t["pid"] == pid]
+        if not found:
+            raise AssertionError(f"no target {pid} in the status")
+        return max(found, key=lambda t: number(t, "attached_unix_ns"))
+
+    def attach(self, pid, hz=None, *more):
+        return self.ok("attach", pid, *([f"--frequency={hz}"] if hz else []), *more)
+
+    def pull_bytes(self, pid, seconds=None):
+        path = f"/debug/pprof/profile?pid={pid}" + (f"&seconds={seconds}" if seconds else "")
+        status, _, body = self.http("GET", path)
+        if status != 200:
+            raise AssertionError(f"GET {path}: {status} {body!r}")
+        return body
+
+    def pull(self, pid, seconds=None):
+        return Profile(self.pull_bytes(pid, seconds)).validate()
+
+    def settle(self, pid, gone=True):
+        """Waits until everything that the target's events wrote is read (and, after its end, until the daemon has seen that)."""
+
+        def settled():
+            t = self.target(pid)
+            ended = not gone or t.get("state") != LIVE
+            return t if ended and number(t, "in_flight") == 0 else None
+
+        return wait_for(settled, 10, f"target {pid} does not settle: {self.target(pid)}")
+
+
+LIVE, EXITED, DETACHED = "live", "exited", "detached"
+
+
+def number(message, field):
+    """A field of a JSON answer; absent means 0."""
+    return int(message.get(field, 0))
+
+
+def losses(target):
+    return {loss["name"]: number(loss, "count") for loss in target.get("losses", [])}
+
+
+def conserved(target):
+    """entries == samples + losses + in flight; what is missing otherwise."""
+    return number(target, "entries") - number(target, "samples") - sum(losses(target).values()) - number(target, "in_flight")
+
+
+def pprof(*args, env=None):
+    """go tool pprof; its stdout."""
+    done = subprocess.run(
+        ["go", "tool", "pprof", *map(str, args)], capture_output=True, timeout=120,
+        env={**os.environ, "PPROF_TMPDIR": tempfile.gettempdir(), **(env or {})})  # fmt: skip
+    if done.returncode != 0:
+        raise AssertionError(f"go tool pprof {args}: {done.stderr.decode()}")
+    return done.stdout.decode(errors="replace")
+
+
+class Case(unittest.TestCase):
+    """A test with helpers; each test has its own daemon unless the class shares one."""
+
+    def assert_near(self, value, truth, relative, absolute=0, what="value"):
+        room = max(truth * relative, absolute)
+        self.assertLessEqual(abs(value - truth), room, f"{what} is {value}, should be {truth} +- {room}")
+
+    def assert_conserved(self, target):
+        self.assertEqual(conserved(target), 0, f"not conserved: {target}")
+
+    def assert_refused(self, done, *words, code=1):
+        """Exit code, exactly one line on stderr, and words that must be in it (as regular expressions)."""
+        lines = done.stderr.strip().splitlines()
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertEqual(len(lines), 1, f"not one line: {done.stderr!r}")
+        for word in words:
+            self.assertRegex(lines[0], re.compile(word, re.IGNORECASE))
