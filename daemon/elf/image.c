@@ -48,7 +48,7 @@ static int read_segments(Elf *elf, struct image *image)
 			if (header.p_type != PT_LOAD || header.p_filesz == 0 || !!(header.p_flags & PF_X) != executable)
 				continue;
 			image->segments[image->n_segments++] = (struct segment){
-			    .offset = header.p_offset, .bytes = header.p_filesz, .address = header.p_vaddr};
+				.offset = header.p_offset, .bytes = header.p_filesz, .address = header.p_vaddr};
 		}
 	}
 	return 0;

@@ -26,7 +26,7 @@ static ssize_t receive(int socket, uint8_t *packet, int *ret_fd)
 	} control;
 	struct iovec data = {.iov_base = packet, .iov_len = READER_MESSAGE_MAX_BYTES};
 	struct msghdr message = {
-	    .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+		.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
 	if (n < 0)
 		return -errno;

@@ -126,16 +126,16 @@ static int read_entries(struct plt *plt, const GElf_Shdr *header, const Elf_Data
 	for (size_t at = 0; at + bytes <= data->d_size; at += bytes) {
 		uint64_t address = header->sh_addr + at;
 		const struct relocation *relocation =
-		    decode(plt, (const unsigned char *)data->d_buf + at, bytes, address);
+			decode(plt, (const unsigned char *)data->d_buf + at, bytes, address);
 		if (!relocation)
 			continue;
 		struct symbol symbol = {
-		    .start = address,
-		    .end = address + bytes,
-		    .section_end = header->sh_addr + data->d_size,
-		    .name = relocation->name,
-		    .rank = RANK_PLT,
-		    .sized = true,
+			.start = address,
+			.end = address + bytes,
+			.section_end = header->sh_addr + data->d_size,
+			.name = relocation->name,
+			.rank = RANK_PLT,
+			.sized = true,
 		};
 		symbol.name.is_plt = 1;
 		int r = symbol_list_add(plt->list, &symbol);

@@ -44,12 +44,12 @@ static int add_symbol(Elf *elf, struct symbol_list *list, enum symbol_strings st
 	    !section_of(elf, in, &section))
 		return 0;
 	struct symbol symbol = {
-	    .start = in->st_value,
-	    .end = in->st_value,
-	    .section_end = section.sh_addr + section.sh_size,
-	    .name = {.offset = (uint32_t)in->st_name & ((1U << 30) - 1), .strings = (uint32_t)strings},
-	    .rank = rank_of(in),
-	    .sized = in->st_size > 0,
+		.start = in->st_value,
+		.end = in->st_value,
+		.section_end = section.sh_addr + section.sh_size,
+		.name = {.offset = (uint32_t)in->st_name & ((1U << 30) - 1), .strings = (uint32_t)strings},
+		.rank = rank_of(in),
+		.sized = in->st_size > 0,
 	};
 	const char *text = symbol_list_text(list, symbol.name);
 	if (!text[0] || (GELF_ST_TYPE(in->st_info) == STT_NOTYPE && is_label(text)))
@@ -108,11 +108,17 @@ static int read_table(Elf *elf, unsigned type, enum symbol_strings strings, stru
 
 /* What sweep() works with: the symbols that began and may not have ended, the one that wins now on top. */
 struct sweep {
-	const struct symbol **active;
+	const struct symbol *symbols;
+	uint32_t *active; /* indices */
 	size_t n_active;
 	uint64_t position; /* everything below is settled */
 	struct symbols *out;
 };
+
+static const struct symbol *top_of(const struct sweep *sweep)
+{
+	return sweep->n_active ? &sweep->symbols[sweep->active[sweep->n_active - 1]] : NULL;
+}
 
 static void emit(struct sweep *sweep, const struct symbol *symbol, uint64_t end)
 {
@@ -121,7 +127,7 @@ static void emit(struct sweep *sweep, const struct symbol *symbol, uint64_t end)
 		if (bytes > UINT32_MAX)
 			bytes = UINT32_MAX;
 		sweep->out->ranges[sweep->out->n++] =
-		    (struct symbol_range){.start = sweep->position, .bytes = (uint32_t)bytes, .name = symbol->name};
+			(struct symbol_range){.start = sweep->position, .bytes = (uint32_t)bytes, .name = symbol->name};
 		sweep->position += bytes;
 		if (bytes == UINT32_MAX)
 			break; /* no function has 4 GiB; a range for each would not fit the array */
@@ -132,14 +138,14 @@ static void emit(struct sweep *sweep, const struct symbol *symbol, uint64_t end)
 /* Settles all addresses up to end. */
 static void advance(struct sweep *sweep, uint64_t end)
 {
-	while (sweep->n_active && sweep->position < end) {
-		const struct symbol *top = sweep->active[sweep->n_active - 1];
+	const struct symbol *top = NULL;
+	while ((top = top_of(sweep)) && sweep->position < end) {
 		if (top->end > sweep->position)
 			emit(sweep, top, top->end < end ? top->end : end);
 		if (top->end <= sweep->position)
 			sweep->n_active--;
 	}
-	while (sweep->n_active && sweep->active[sweep->n_active - 1]->end <= end)
+	while ((top = top_of(sweep)) && top->end <= end)
 		sweep->n_active--;
 	sweep->position = end;
 }
@@ -163,17 +169,18 @@ static int sweep_list(struct symbol_list *list, struct symbols *out)
 	if (list->n == 0)
 		return 0;
 	give_sizes(list);
-	_cleanup_free_ const struct symbol **active = reallocarray(NULL, list->n, sizeof(*active));
+	_cleanup_free_ uint32_t *active = reallocarray(NULL, list->n, sizeof(*active));
 	out->ranges = reallocarray(NULL, 2 * list->n, sizeof(out->ranges[0]));
 	if (!active || !out->ranges)
 		return -ENOMEM;
-	struct sweep sweep = {.active = active, .out = out};
+	struct sweep sweep = {.symbols = list->symbols, .active = active, .out = out};
 	for (size_t i = 0; i < list->n; i++) {
 		const struct symbol *symbol = &list->symbols[i];
 		advance(&sweep, symbol->start);
-		if (!symbol->sized && sweep.n_active && active[sweep.n_active - 1]->sized)
+		const struct symbol *around = top_of(&sweep);
+		if (!symbol->sized && around && around->sized)
 			continue; /* a label within a function */
-		active[sweep.n_active++] = symbol;
+		active[sweep.n_active++] = (uint32_t)i;
 	}
 	advance(&sweep, UINT64_MAX);
 	struct symbol_range *fitted = reallocarray(out->ranges, out->n ? out->n : 1, sizeof(out->ranges[0]));

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/arena.h"
-#include "base/cleanup.h"
 #include "base/hash.h"
+#include "proto/reader_limits.h"
 #include "symbolize/strings.h"
 
 struct slot {
@@ -29,6 +29,7 @@ struct cache {
 };
 
 static const struct profile_line no_lines[1];
+_Static_assert(sizeof(struct profile_line) == 3 * sizeof(char *) + 2 * sizeof(int64_t), "no padding");
 
 static void generation_free(struct generation *generation)
 {
@@ -54,7 +55,7 @@ static struct generation *generation_new(size_t budget_bytes)
 static size_t generation_bytes(const struct generation *generation)
 {
 	return generation ? generation->arena.held_bytes + strings_table_bytes(&generation->blobs) +
-				generation->allocated * sizeof(struct slot)
+				    generation->allocated * sizeof(struct slot)
 			  : 0;
 }
 
@@ -133,18 +134,17 @@ static int keep_text(struct generation *generation, const char *text, const char
 static int keep_lines(struct generation *generation, const struct profile_line *lines, uint32_t n,
 		      const struct profile_line **ret)
 {
-	_cleanup_free_ struct profile_line *copy = calloc(n, sizeof(*copy));
-	if (!copy)
-		return -ENOMEM;
+	struct profile_line copy[READER_FRAMES_MAX]; /* no padding: equal lines are equal bytes */
+	if (n > READER_FRAMES_MAX)
+		return -ENOSPC;
 	for (uint32_t i = 0; i < n; i++) {
-		copy[i].line = lines[i].line;
-		copy[i].start_line = lines[i].start_line;
+		copy[i] = (struct profile_line){.line = lines[i].line, .start_line = lines[i].start_line};
 		if (keep_text(generation, lines[i].name, &copy[i].name) < 0 ||
 		    keep_text(generation, lines[i].system_name, &copy[i].system_name) < 0 ||
 		    keep_text(generation, lines[i].filename, &copy[i].filename) < 0)
 			return -ENOSPC;
 	}
-	*ret = strings_bytes(&generation->blobs, copy, n * sizeof(*copy));
+	*ret = strings_bytes(&generation->blobs, copy, n * sizeof(copy[0]));
 	return *ret ? 0 : -ENOSPC;
 }
 

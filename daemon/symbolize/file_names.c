@@ -70,9 +70,9 @@ void file_names_get_status(const struct file_names *names, struct symbolize_stat
 	struct reader_status reader;
 	reader_get_status(names->reader, &reader);
 	*ret = (struct symbolize_status){
-	    .reader_running = reader.running,
-	    .reader_restarts = reader.restarts,
-	    .cached_bytes = names->cached_bytes,
+		.reader_running = reader.running,
+		.reader_restarts = reader.restarts,
+		.cached_bytes = names->cached_bytes,
 	};
 }
 
@@ -95,6 +95,7 @@ static struct file_state *state_of(struct file_names *names, uint64_t file_id)
 	if (!file)
 		return NULL;
 	file->file_id = file_id;
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): it cannot follow uthash's lists */
 	HASH_ADD(hh, names->files, file_id, sizeof(file->file_id), file);
 	if (!file->hh.tbl) { /* uthash had no memory for it */
 		free(file);

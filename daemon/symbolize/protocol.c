@@ -74,11 +74,11 @@ static int take_frame(const Sprof__Reader__Frame *in, struct profile_line *ret)
 	    in->line > INT32_MAX || in->start_line > INT32_MAX)
 		return -EBADMSG;
 	*ret = (struct profile_line){
-	    .name = in->name,
-	    .system_name = in->system_name[0] ? in->system_name : in->name,
-	    .filename = in->filename[0] ? in->filename : NULL,
-	    .line = in->line,
-	    .start_line = in->start_line,
+		.name = in->name,
+		.system_name = in->system_name[0] ? in->system_name : in->name,
+		.filename = in->filename[0] ? in->filename : NULL,
+		.line = in->line,
+		.start_line = in->start_line,
 	};
 	return 0;
 }

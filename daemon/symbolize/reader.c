@@ -183,7 +183,7 @@ static int send_packet(const struct reader *reader, size_t bytes, int fd)
 	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
 	if (fd >= 0) {
 		control.header = (struct cmsghdr){
-		    .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+			.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
 		memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
 		message.msg_control = &control;
 		message.msg_controllen = sizeof(control);

@@ -122,8 +122,8 @@ static void name_by_reader(struct pass *pass, uint64_t file_id, int fd)
 	}
 	for (size_t i = 0; i < pass->n; i++)
 		offsets[i] = pass->profile->locations[pass->locations[i]].file_offset;
-	pass->profile->missing_names +=
-	    file_names_find(pass->symbolize->files, file_id, fd, offsets, pass->n, pass->deadline_ns, take_found, pass);
+	pass->profile->missing_names += file_names_find(pass->symbolize->files, file_id, fd, offsets, pass->n,
+							pass->deadline_ns, take_found, pass);
 }
 
 /* pprof cannot look for a file of such a name, so what we do not name has no name ever. */
@@ -228,43 +228,56 @@ static void name_mapping(struct pass *pass, struct profile_mapping *mapping)
 	set_flags(pass, mapping);
 }
 
-/* The indices of the locations that have a mapping, in its order; those of mapping m from (*ret_first)[m] to (*ret_first)[m + 1]. */
-static int group_by_mapping(const struct profile *profile, uint32_t **ret_order, size_t **ret_first)
+/* The indices of the locations that have a mapping, in its order: those of mapping m from first[m] to first[m + 1]. */
+struct groups {
+	uint32_t *order;
+	size_t *first;
+};
+
+static void groups_free(struct groups *groups)
 {
-	_cleanup_free_ uint32_t *order = calloc(profile->n_locations + 1, sizeof(*order));
-	_cleanup_free_ size_t *first = calloc(profile->n_mappings + 2, sizeof(*first));
-	if (!order || !first)
+	free(groups->order);
+	free(groups->first);
+}
+
+static int group_by_mapping(const struct profile *profile, struct groups *groups)
+{
+	groups->order = calloc(profile->n_locations + 1, sizeof(groups->order[0]));
+	groups->first = calloc(profile->n_mappings + 2, sizeof(groups->first[0]));
+	if (!groups->order || !groups->first)
 		return -ENOMEM;
+	/* first[m + 1] is first where the next location of m goes, and ends up as where those of m + 1 begin. */
+	size_t *next = groups->first + 1;
 	for (size_t i = 0; i < profile->n_locations; i++) {
-		if (profile->locations[i].mapping < profile->n_mappings)
-			first[profile->locations[i].mapping + 2]++;
+		uint32_t m = profile->locations[i].mapping;
+		if (m < profile->n_mappings)
+			next[m + 1]++;
 	}
-	for (size_t m = 2; m < profile->n_mappings + 2; m++)
-		first[m] += first[m - 1];
-	/* first[m + 1] is now where the next location of m goes, and ends up as where those of m + 1 begin. */
+	for (size_t m = 1; m < profile->n_mappings; m++)
+		next[m] += next[m - 1];
 	for (size_t i = 0; i < profile->n_locations; i++) {
-		if (profile->locations[i].mapping < profile->n_mappings)
-			order[first[profile->locations[i].mapping + 1]++] = (uint32_t)i;
+		uint32_t m = profile->locations[i].mapping;
+		if (m < profile->n_mappings)
+			groups->order[next[m]++] = (uint32_t)i;
 	}
-	*ret_order = TAKE_PTR(order);
-	*ret_first = TAKE_PTR(first);
 	return 0;
 }
 
 void symbolize_profile(struct symbolize *symbolize, struct profile *profile, uint64_t deadline_ns)
 {
 	struct pass pass = {.symbolize = symbolize, .profile = profile, .deadline_ns = deadline_ns};
-	_cleanup_free_ uint32_t *order = NULL;
-	_cleanup_free_ size_t *first = NULL;
-	if (group_by_mapping(profile, &order, &first) < 0) {
+	struct groups groups = {};
+	if (group_by_mapping(profile, &groups) < 0) {
 		profile->missing_names += profile->n_locations;
+		groups_free(&groups);
 		return;
 	}
 	strings_init(&pass.strings, &profile->arena, STRINGS_TABLE_MAX_BYTES);
 	for (size_t m = 0; m < profile->n_mappings; m++) {
-		pass.locations = order + first[m];
-		pass.n = first[m + 1] - first[m];
+		pass.locations = groups.order + groups.first[m];
+		pass.n = groups.first[m + 1] - groups.first[m];
 		name_mapping(&pass, &profile->mappings[m]);
 	}
 	strings_free(&pass.strings);
+	groups_free(&groups);
 }

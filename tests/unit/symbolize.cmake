@@ -4,6 +4,7 @@ foreach(name IN ITEMS test_elf_symbols test_elf_files test_elf_demangle test_elf
 endforeach()
 sprof_unit_test(test_kallsyms symbolize)
 sprof_unit_test(test_symbolize_cache symbolize)
+sprof_unit_test(test_symbolize_protocol symbolize proto_reader)
 
 add_executable(fake_reader fake_reader.c)
 target_link_libraries(fake_reader PRIVATE elf_core)
