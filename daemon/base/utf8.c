@@ -1,6 +1,7 @@
 #include "base/utf8.h"
 
 #include <stdint.h>
+#include <string.h>
 
 static size_t sequence_bytes(unsigned char lead)
 {
@@ -34,4 +35,14 @@ size_t utf8_printable(const char *text, size_t length)
 	if (value < 0x20 || (value >= 0x7f && value < 0xa0)) /* C0, DEL, C1 */
 		return 0;
 	return n;
+}
+
+void utf8_repair(const char *text, size_t length, char *out)
+{
+	for (size_t i = 0, n; i < length; i += n) {
+		n = utf8_printable(text + i, length - i);
+		out = n ? mempcpy(out, text + i, n) : stpcpy(out, "\xEF\xBF\xBD");
+		n += n == 0;
+	}
+	*out = '\0';
 }

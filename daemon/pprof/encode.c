@@ -13,7 +13,7 @@
 
 enum {
 	GZIP_LEVEL =
-	    1, /* 6, zlib's default, takes twice the time of the whole encoding and saves 5 % (tests/bench/bench_pull) */
+		1, /* 6, zlib's default, takes twice the time of the whole encoding and saves 5 % (tests/bench/bench_pull) */
 	FLUSH_BYTES = 64 * 1024,
 	N_VALUES = 2,  /* samples/count, cpu/nanoseconds */
 	MAX_LABELS = 4 /* pid, tid, comm, cgroup */
@@ -379,8 +379,8 @@ int pprof_encode(const struct profile *profile, uint8_t **ret, size_t *ret_bytes
 	}
 	if (r == -EOVERFLOW)
 		return error_set(
-		    err, EOVERFLOW,
-		    "the profile is larger than the 2 GiB that the pprof format can hold: pull a shorter time");
+			err, EOVERFLOW,
+			"the profile is larger than the 2 GiB that the pprof format can hold: pull a shorter time");
 	if (r < 0)
 		return error_set(err, -r, "out of memory while the profile was encoded: pull a shorter time");
 	return 0;

@@ -16,8 +16,8 @@ enum {
 int gzip_init(struct gzip *gzip, int level)
 {
 	*gzip = (struct gzip){0};
-	int z =
-	    deflateInit2(&gzip->stream, level, Z_DEFLATED, GZIP_WRAPPER + MAX_WBITS, MEMORY_LEVEL, Z_DEFAULT_STRATEGY);
+	int z = deflateInit2(&gzip->stream, level, Z_DEFLATED, GZIP_WRAPPER + MAX_WBITS, MEMORY_LEVEL,
+			     Z_DEFAULT_STRATEGY);
 	assert(z == Z_OK || z == Z_MEM_ERROR);
 	return z == Z_OK ? 0 : -ENOMEM;
 }

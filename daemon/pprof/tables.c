@@ -89,40 +89,22 @@ static bool find_string(const struct string_table *table, const char *text, uint
 	return false;
 }
 
-/* Bytes of the good character at text, which has length bytes; 0: it begins with a bad byte. */
-static size_t good_bytes(const char *text, size_t length)
-{
-	if (*text >= ' ' && *text <= '~')
-		return 1;
-	return utf8_printable(text, length);
-}
-
 static bool all_good(const char *text, size_t length)
 {
 	for (size_t i = 0, n; i < length; i += n) {
-		n = good_bytes(text + i, length - i);
+		/* Almost all of every name is plain ASCII. */
+		n = text[i] >= ' ' && text[i] <= '~' ? 1 : utf8_printable(text + i, length - i);
 		if (n == 0)
 			return false;
 	}
 	return true;
 }
 
-/* A copy in which U+FFFD stands for each byte that is not part of a good character. */
 static const char *repaired(struct string_table *table, const char *text, size_t length)
 {
-	static const char replacement[] = "\xEF\xBF\xBD";
-	if (length > SIZE_MAX / sizeof(replacement))
-		return NULL;
-	char *copy = arena_alloc(&table->arena, length * strlen(replacement) + 1);
-	if (!copy)
-		return NULL;
-	char *out = copy;
-	for (size_t i = 0, n; i < length; i += n) {
-		n = good_bytes(text + i, length - i);
-		out = n ? mempcpy(out, text + i, n) : stpcpy(out, replacement);
-		n += n == 0;
-	}
-	*out = '\0';
+	char *copy = arena_alloc(&table->arena, UTF8_REPAIRED_BYTES(length));
+	if (copy)
+		utf8_repair(text, length, copy);
 	return copy;
 }
 

@@ -3,13 +3,13 @@
 #include <errno.h>
 #include <string.h>
 
-#include "base/cleanup.h"
 #include "base/hash.h"
+#include "base/utf8.h"
 #include "store/epoch.h"
 
 struct comm_item {
 	struct set_entry entry;
-	char text[SAMPLE_COMM_BYTES + 1];
+	char text[UTF8_REPAIRED_BYTES(SAMPLE_COMM_BYTES)];
 };
 
 struct stack_item { /* a stack as the profile has it: cut, and with locations instead of addresses */
@@ -43,20 +43,23 @@ struct resolved {
 
 static bool comm_equal(const struct set_entry *entry, const void *key)
 {
-	return memcmp(((const struct comm_item *)entry)->text, key, SAMPLE_COMM_BYTES) == 0;
+	return strcmp(((const struct comm_item *)entry)->text, key) == 0;
 }
 
+/* Names are compared as readers will see them: else two samples might differ in nothing that a profile can say. */
 static struct comm_item *intern_comm(struct builder *builder, const char *comm)
 {
-	uint32_t hash = (uint32_t)hash_bytes(comm, SAMPLE_COMM_BYTES, hash_seed());
-	struct comm_item *item = set_find(&builder->comms, hash, comm_equal, comm);
+	char text[UTF8_REPAIRED_BYTES(SAMPLE_COMM_BYTES)];
+	utf8_repair(comm, strnlen(comm, SAMPLE_COMM_BYTES), text);
+	size_t bytes = strlen(text) + 1;
+	uint32_t hash = (uint32_t)hash_bytes(text, bytes, hash_seed());
+	struct comm_item *item = set_find(&builder->comms, hash, comm_equal, text);
 	if (item || set_reserve(&builder->comms, &builder->heap) < 0)
 		return item;
 	item = arena_alloc(&builder->profile->arena, sizeof(*item));
 	if (!item)
 		return NULL;
-	memcpy(item->text, comm, SAMPLE_COMM_BYTES);
-	item->text[SAMPLE_COMM_BYTES] = '\0';
+	memcpy(item->text, text, bytes);
 	set_insert(&builder->comms, &item->entry, hash);
 	return item;
 }
@@ -163,11 +166,11 @@ static int add_sample(struct builder *builder, const struct stack_item *stack, c
 		if (!item)
 			return -ENOMEM;
 		*item = (struct sample_item){
-		    .stack = stack,
-		    .sample = {.tid = cell->tid,
-			       .comm = comm->text,
-			       .n_locations = stack->n,
-			       .locations = stack->locations},
+			.stack = stack,
+			.sample = {.tid = cell->tid,
+				   .comm = comm->text,
+				   .n_locations = stack->n,
+				   .locations = stack->locations},
 		};
 		set_insert(&builder->samples, &item->entry, hash);
 	}

@@ -117,7 +117,7 @@ static struct cell *add_cell(struct epoch *epoch, struct cell_key *cell_key, uin
 		if (epoch->stacks.n >= UINT32_MAX || set_reserve(&epoch->stacks, &epoch->heap) < 0)
 			return NULL;
 		stack_bytes =
-		    sizeof(struct stack) + ((size_t)stack_key->n_kernel + stack_key->n_user) * sizeof(uint64_t);
+			sizeof(struct stack) + ((size_t)stack_key->n_kernel + stack_key->n_user) * sizeof(uint64_t);
 	}
 	if (set_reserve(&epoch->cells, &epoch->heap) < 0)
 		return NULL;
@@ -173,11 +173,11 @@ int epoch_add(struct epoch *epoch, const struct sample *sample, bool *ret_new_st
 	if ((unsigned)sample->n_kernel + sample->n_user > UINT16_MAX || (unsigned)sample->user_end >= STACK_END_COUNT)
 		return -EINVAL;
 	struct stack_key key = {
-	    .kernel = sample->kernel,
-	    .user = sample->user,
-	    .maps_version = sample->maps_version,
-	    .n_kernel = sample->n_kernel,
-	    .n_user = sample->n_user,
+		.kernel = sample->kernel,
+		.user = sample->user,
+		.maps_version = sample->maps_version,
+		.n_kernel = sample->n_kernel,
+		.n_user = sample->n_user,
 	};
 	bool new_stack;
 	struct cell *cell = intern(epoch, &key, sample->tid, sample->comm, &new_stack);
@@ -207,11 +207,11 @@ struct epoch *epoch_copy(const struct epoch *epoch)
 		const struct cell *from = (const struct cell *)entry;
 		const struct stack *stack = from->stack;
 		struct stack_key key = {
-		    .kernel = stack->frames,
-		    .user = stack->frames + stack->n_kernel,
-		    .maps_version = stack->maps_version,
-		    .n_kernel = stack->n_kernel,
-		    .n_user = stack->n_user,
+			.kernel = stack->frames,
+			.user = stack->frames + stack->n_kernel,
+			.maps_version = stack->maps_version,
+			.n_kernel = stack->n_kernel,
+			.n_user = stack->n_user,
 		};
 		bool new_stack;
 		struct cell *to = intern(copy, &key, from->tid, from->comm, &new_stack);

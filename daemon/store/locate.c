@@ -9,8 +9,8 @@
 #define KERNEL_END   UINT64_MAX
 
 static const char *const placeholder_names[] = {
-    [PLACEHOLDER_NO_STACK] = "[no stack]",
-    [PLACEHOLDER_KERNEL] = "[kernel]",
+	[PLACEHOLDER_NO_STACK] = "[no stack]",
+	[PLACEHOLDER_KERNEL] = "[kernel]",
 };
 
 struct mapping_item {
@@ -84,14 +84,14 @@ static int add_mapping(struct builder *builder, const struct mapping *mapping, u
 		if (!item || !name)
 			return -ENOMEM;
 		*item = (struct mapping_item){
-		    .index = (uint32_t)builder->mappings.n,
-		    .mapping = {.start = mapping->start,
-				.end = mapping->end,
-				.file_offset = mapping->file_offset,
-				.kind = mapping->kind,
-				.name = name,
-				.file = mapping->file,
-				.build_id = ""},
+			.index = (uint32_t)builder->mappings.n,
+			.mapping = {.start = mapping->start,
+				    .end = mapping->end,
+				    .file_offset = mapping->file_offset,
+				    .kind = mapping->kind,
+				    .name = name,
+				    .file = mapping->file,
+				    .build_id = ""},
 		};
 		set_insert(&builder->mappings, &item->entry, hash);
 	}
@@ -125,7 +125,7 @@ static int add_location(struct builder *builder, const struct location_key *key,
 		if (!item)
 			return -ENOMEM;
 		*item = (struct location_item){
-		    .index = (uint32_t)builder->locations.n, .key = *key, .file_offset = file_offset};
+			.index = (uint32_t)builder->locations.n, .key = *key, .file_offset = file_offset};
 		set_insert(&builder->locations, &item->entry, hash);
 	}
 	*ret = item->index;
@@ -181,7 +181,7 @@ static int finish_location(struct builder *builder, const struct location_item *
 {
 	struct profile_location *location = &builder->profile->locations[item->index];
 	*location = (struct profile_location){
-	    .address = item->key.address, .file_offset = item->file_offset, .mapping = item->key.mapping};
+		.address = item->key.address, .file_offset = item->file_offset, .mapping = item->key.mapping};
 	if (item->key.placeholder == PLACEHOLDER_NONE)
 		return 0;
 	const char *name = placeholder_names[item->key.placeholder];

@@ -38,7 +38,7 @@ struct retention *retention_new(size_t budget_bytes)
 	if (budget_bytes < 2 * epoch_bytes)
 		budget_bytes = 2 * epoch_bytes;
 	size_t copy_bytes =
-	    epoch_bytes / COPIES_PER_EPOCH < MAX_COPY_BYTES ? epoch_bytes / COPIES_PER_EPOCH : MAX_COPY_BYTES;
+		epoch_bytes / COPIES_PER_EPOCH < MAX_COPY_BYTES ? epoch_bytes / COPIES_PER_EPOCH : MAX_COPY_BYTES;
 	size_t max_epochs = budget_bytes / copy_bytes + EPOCHS_PER_BUDGET;
 	struct retention *retention = calloc(1, sizeof(*retention) + max_epochs * sizeof(struct epoch *));
 	if (!retention)

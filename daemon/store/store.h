@@ -31,7 +31,7 @@ struct epoch_totals {
 	uint64_t n_stacks;          /* distinct; of a retention the sum over its epochs, which may share some */
 	uint64_t stack_ends[STACK_END_COUNT];
 	uint32_t
-	    oldest_maps_version; /* the smallest that any sample has: snapshots of older ones are no longer needed */
+		oldest_maps_version; /* the smallest that any sample has: snapshots of older ones are no longer needed */
 };
 void epoch_totals(const struct epoch *epoch, struct epoch_totals *ret);
 
@@ -53,15 +53,14 @@ typedef struct maps *(*store_maps_fn)(void *context,
 				      uint32_t maps_version); /* borrowed; the same for the same version */
 
 struct store_build_options {
-	bool
-	    include_kernel; /* else kernel frames are left out (a sample of nothing but kernel frames keeps one frame "[kernel]",
+	bool include_kernel; /* else kernel frames are left out (a sample of nothing but kernel frames keeps one frame "[kernel]",
 	                          a location without address whose only line has that name) */
 	store_maps_fn maps;
 	void *maps_context;
 	size_t budget_bytes; /* of the profile in memory */
 };
 
-/* Merges the epochs into a profile: samples by (stack, thread, comm), locations unique by (mapping, address), a mapping that stands
+/* Merges the epochs into a profile: samples by (stack, thread, comm made valid UTF-8), locations unique by (mapping, address), a mapping that stands
  * in several versions at the same place is one. mappings[0] is the main program's in the newest version that has a snapshot; of
  * the others, only those that some location uses. Addresses of the kernel lie in "[kernel.kallsyms]", the kernel's half.
  * A caller's address is return address - 1. The user part of a stack is cut before the first caller that lies in no

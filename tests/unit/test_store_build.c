@@ -34,9 +34,9 @@ static struct maps *make_maps(const struct mapping *mappings, size_t n, size_t m
 
 /* A library below the program, so that the program is not the first by address; a hole behind each. */
 static const struct mapping standard_mappings[] = {
-    {.start = 0x1000, .end = 0x3000, .file_offset = 0x500, .kind = MAPPING_FILE, .name = "/lib/libone.so"},
-    {.start = 0x4000, .end = 0x6000, .file_offset = 0x1000, .kind = MAPPING_FILE, .name = "/bin/program"},
-    {.start = 0x7000, .end = 0x8000, .kind = MAPPING_ANONYMOUS, .name = "//anon"},
+	{.start = 0x1000, .end = 0x3000, .file_offset = 0x500, .kind = MAPPING_FILE, .name = "/lib/libone.so"},
+	{.start = 0x4000, .end = 0x6000, .file_offset = 0x1000, .kind = MAPPING_FILE, .name = "/bin/program"},
+	{.start = 0x7000, .end = 0x8000, .kind = MAPPING_ANONYMOUS, .name = "//anon"},
 };
 
 static void world_init(struct world *world)
@@ -44,7 +44,7 @@ static void world_init(struct world *world)
 	*world = (struct world){.epoch = epoch_new(PLENTY)};
 	world->versions[1] = make_maps(standard_mappings, 3, 1);
 	world->options = (struct store_build_options){
-	    .include_kernel = true, .maps = world_maps, .maps_context = world, .budget_bytes = PLENTY};
+		.include_kernel = true, .maps = world_maps, .maps_context = world, .budget_bytes = PLENTY};
 }
 
 static void world_free(struct world *world)
@@ -242,6 +242,27 @@ START_TEST(samples_without_frames_keep_their_time)
 }
 END_TEST
 
+START_TEST(names_that_read_the_same_are_one)
+{
+	struct world world;
+	world_init(&world);
+	uint64_t user[] = {0x4010};
+	const char *const names[] = {"caf\xc3", "caf\xff", "caf\x1b", "caf\xc3\xa9", "cafe"};
+	for (size_t i = 0; i < 5; i++) {
+		struct sample sample = {.maps_version = 1, .n_user = 1, .user = user};
+		memcpy(sample.comm, names[i], strlen(names[i]));
+		ck_assert_int_eq(epoch_add(world.epoch, &sample, NULL), 0);
+	}
+	const struct profile *profile = build(&world);
+	ck_assert_uint_eq(profile->n_samples, 3);
+	ck_assert_uint_eq(profile->samples[0].count, 3);
+	ck_assert_str_eq(profile->samples[0].comm, "caf\xEF\xBF\xBD");
+	ck_assert_str_eq(profile->samples[1].comm, "caf\xc3\xa9");
+	ck_assert_str_eq(profile->samples[2].comm, "cafe");
+	world_free(&world);
+}
+END_TEST
+
 START_TEST(a_mapping_of_two_versions_is_one)
 {
 	struct world world;
@@ -275,7 +296,7 @@ START_TEST(profiles_hold_their_files)
 	ck_assert_int_ge(fd, 0);
 	ck_assert_int_eq(file_registry_intern(registry, fd, &file), 0);
 	struct mapping mapping = {
-	    .start = 0x4000, .end = 0x5000, .kind = MAPPING_FILE, .name = "/bin/program", .file = file};
+		.start = 0x4000, .end = 0x5000, .kind = MAPPING_FILE, .name = "/bin/program", .file = file};
 	world.versions[2] = make_maps(&mapping, 1, 0); /* takes the reference */
 	uint64_t user[] = {0x4010};
 	add(&world, 2, NULL, 0, user, 1);
@@ -489,6 +510,7 @@ int main(void)
 	tcase_add_test(tests, callers_outside_executable_memory_are_cut);
 	tcase_add_test(tests, without_a_snapshot_nothing_is_cut);
 	tcase_add_test(tests, samples_without_frames_keep_their_time);
+	tcase_add_test(tests, names_that_read_the_same_are_one);
 	tcase_add_test(tests, a_mapping_of_two_versions_is_one);
 	tcase_add_test(tests, profiles_hold_their_files);
 	tcase_add_test(tests, nothing_makes_an_empty_profile);
