@@ -191,7 +191,10 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 	Sprof__Reader__Reply answer = SPROF__READER__REPLY__INIT;
 	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
 	int r = -EBADMSG;
-	if (request && request->what_case == SPROF__READER__REQUEST__WHAT_OPEN) {
+	/* Sequence 0 is malformed: the reply to a Close of that number would be a packet of no bytes, which reads as the end. */
+	if (request && request->sequence == 0) {
+		r = -EBADMSG;
+	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_OPEN) {
 		r = handle_open(requests, request->file_id, TAKE_FD(owned), &opened);
 		answer.what_case = SPROF__READER__REPLY__WHAT_OPENED;
 		answer.opened = &opened;

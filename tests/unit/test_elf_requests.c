@@ -167,6 +167,13 @@ START_TEST(malformed)
 	ck_assert_int_eq(send_symbolize(7, offsets, READER_BATCH_MAX), 0);
 	Sprof__Reader__Request nothing = SPROF__READER__REQUEST__INIT;
 	ck_assert_int_eq(send_request(&nothing, -1), EBADMSG);
+	nothing.sequence = 0;
+	Sprof__Reader__Close close_request = SPROF__READER__CLOSE__INIT;
+	nothing.what_case = SPROF__READER__REQUEST__WHAT_CLOSE;
+	nothing.close = &close_request;
+	nothing.file_id = 7;
+	send_packet(sprof__reader__request__pack(&nothing, packet), -1); /* sequence 0: not an empty packet */
+	ck_assert_int_eq(reply->error, EBADMSG);
 	int before = count_fds();
 	memset(packet, 0xff, 100);
 	send_packet(100, made_fd());
