@@ -53,7 +53,7 @@ static struct arena_chunk *add_chunk(struct arena *arena, size_t bytes)
 
 void *arena_alloc(struct arena *arena, size_t bytes)
 {
-	if (bytes > arena->budget_bytes)
+	if (bytes > arena->budget_bytes || bytes > SIZE_MAX - ALIGNMENT)
 		return NULL;
 	bytes = (bytes + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
 	struct arena_chunk *chunk = arena->chunks;
