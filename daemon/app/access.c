@@ -6,7 +6,7 @@
 
 enum { STRICTEST_PARANOID = 4, KERNEL_PROFILING_FOR_USERS = 1 };
 
-bool access_is_administrator(const struct access_policy *policy, const struct serve_peer *peer)
+static bool is_administrator(const struct access_policy *policy, const struct serve_peer *peer)
 {
 	if (peer->uid == 0 || peer->uid == policy->daemon_uid)
 		return true;
@@ -25,7 +25,12 @@ int access_perf_event_paranoid(void)
 	return file && fscanf(file, "%d", &level) == 1 ? level : STRICTEST_PARANOID;
 }
 
-bool access_sees_kernel(const struct access_policy *policy, const struct serve_peer *peer)
+struct requester access_requester(const struct access_policy *policy, const struct serve_peer *peer)
 {
-	return access_is_administrator(policy, peer) || access_perf_event_paranoid() <= KERNEL_PROFILING_FOR_USERS;
+	return (struct requester){.uid = peer->uid, .gid = peer->gid, .administrator = is_administrator(policy, peer)};
+}
+
+bool access_sees_kernel(const struct requester *requester)
+{
+	return requester->administrator || access_perf_event_paranoid() <= KERNEL_PROFILING_FOR_USERS;
 }

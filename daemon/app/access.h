@@ -11,7 +11,14 @@ struct access_policy {
 	gid_t group; /* (gid_t)-1: there is none */
 };
 
-bool access_is_administrator(const struct access_policy *policy, const struct serve_peer *peer);
+/* Who asks, as far as policy cares. */
+struct requester {
+	uid_t uid;
+	gid_t gid;
+	bool administrator;
+};
+
+struct requester access_requester(const struct access_policy *policy, const struct serve_peer *peer);
 /* Kernel frames go to administrators, and to those whom the kernel itself would show them (perf_event_paranoid <= 1). */
-bool access_sees_kernel(const struct access_policy *policy, const struct serve_peer *peer);
+bool access_sees_kernel(const struct requester *requester);
 int access_perf_event_paranoid(void); /* the kernel's setting; 4 (the strictest known) when unreadable */

@@ -42,32 +42,20 @@ static void reply_changed(void *context, struct target *target, const struct err
 		reply_target(context, target);
 }
 
-static bool same_settings(const struct target *target, const struct target_request *request)
+static struct requester requester_of(const struct pipeline *pipeline, const struct serve_reply *reply)
 {
-	bool cycles = request->event == SPROF__CONTROL__EVENT__EVENT_CYCLES;
-	return target->frequency_hz == request->frequency_hz &&
-	       (target->event == SPROF__CONTROL__EVENT__EVENT_CYCLES) == cycles;
+	return access_requester(&pipeline->policy, serve_reply_peer(reply));
 }
 
 static void handle_attach(void *context, struct serve_reply *reply, const Sprof__Control__AttachRequest *message)
 {
 	struct pipeline *pipeline = context;
-	const struct serve_peer *peer = serve_reply_peer(reply);
 	struct target_request request = {
-	    .pid = (pid_t)message->pid,
-	    .event = message->event,
-	    .frequency_hz = message->frequency_hz ? message->frequency_hz : pipeline->settings->frequency_hz,
-	    .uid = peer->uid,
-	    .gid = peer->gid,
-	    .administrator = access_is_administrator(&pipeline->policy, peer),
+		.pid = (pid_t)message->pid,
+		.event = message->event,
+		.frequency_hz = message->frequency_hz ? message->frequency_hz : pipeline->settings->frequency_hz,
+		.requester = requester_of(pipeline, reply),
 	};
-	struct target *target = pipeline_find(pipeline, request.pid);
-	if (target && !target->ending && pipeline_may_touch(pipeline, target, peer) &&
-	    same_settings(target, &request)) {
-		target->ephemeral = false; /* it may be attached for a pull only, and now it stays */
-		reply_target(reply, target);
-		return;
-	}
 	pipeline_attach(pipeline, &request, reply_changed, reply);
 }
 
@@ -75,7 +63,8 @@ static void handle_attach(void *context, struct serve_reply *reply, const Sprof_
 static struct target *live_target(struct pipeline *pipeline, struct serve_reply *reply, uint32_t pid)
 {
 	struct error err;
-	struct target *target = pipeline_target_for(pipeline, (pid_t)pid, serve_reply_peer(reply), &err);
+	struct requester requester = requester_of(pipeline, reply);
+	struct target *target = pipeline_target_for(pipeline, (pid_t)pid, &requester, &err);
 	if (target && !target->ending)
 		return target;
 	if (target)
@@ -115,6 +104,7 @@ static void handle_detach(void *context, struct serve_reply *reply, uint32_t pid
 struct report {
 	struct pipeline *pipeline;
 	struct serve_reply *reply;
+	struct requester requester;
 	void (*send)(struct report *report);
 	unsigned pending;
 };
@@ -136,9 +126,13 @@ static void report_start(struct pipeline *pipeline, struct serve_reply *reply, v
 		reply_out_of_memory(reply);
 		return;
 	}
-	*report = (struct report){.pipeline = pipeline, .reply = reply, .send = send, .pending = 1};
+	*report = (struct report){.pipeline = pipeline,
+				  .reply = reply,
+				  .requester = requester_of(pipeline, reply),
+				  .send = send,
+				  .pending = 1};
 	for (struct target *target = pipeline->targets; target; target = target->next) {
-		if (!pipeline_may_touch(pipeline, target, serve_reply_peer(reply)))
+		if (!pipeline_may_touch(target, &report->requester))
 			continue;
 		report->pending++;
 		target_settle(target, report_part, report);
@@ -150,7 +144,7 @@ static void send_list(struct report *report)
 {
 	struct arena arena;
 	arena_init(&arena, (size_t)REPORT_BUDGET_MIB << 20);
-	Sprof__Control__TargetList *list = report_list(&arena, report->pipeline, serve_reply_peer(report->reply));
+	Sprof__Control__TargetList *list = report_list(&arena, report->pipeline, &report->requester);
 	if (list)
 		serve_reply_message(report->reply, &list->base);
 	else
@@ -162,7 +156,7 @@ static void send_status(struct report *report)
 {
 	struct arena arena;
 	arena_init(&arena, (size_t)REPORT_BUDGET_MIB << 20);
-	Sprof__Control__Status *status = report_status(&arena, report->pipeline, serve_reply_peer(report->reply));
+	Sprof__Control__Status *status = report_status(&arena, report->pipeline, &report->requester);
 	if (status)
 		serve_reply_message(report->reply, &status->base);
 	else
@@ -176,7 +170,7 @@ static void send_metrics(struct report *report)
 	char *text;
 	size_t bytes;
 	arena_init(&arena, (size_t)REPORT_BUDGET_MIB << 20);
-	Sprof__Control__Status *status = report_status(&arena, report->pipeline, serve_reply_peer(report->reply));
+	Sprof__Control__Status *status = report_status(&arena, report->pipeline, &report->requester);
 	if (status && openmetrics_format(status, &text, &bytes) == 0)
 		serve_reply_bytes(report->reply, OPENMETRICS_CONTENT_TYPE, NULL, (uint8_t *)text, bytes);
 	else
@@ -208,7 +202,8 @@ static void settled_target(void *context, struct target *target, const struct er
 static void handle_target(void *context, struct serve_reply *reply, uint32_t pid)
 {
 	struct error err;
-	struct target *target = pipeline_target_for(context, (pid_t)pid, serve_reply_peer(reply), &err);
+	struct requester requester = requester_of(context, reply);
+	struct target *target = pipeline_target_for(context, (pid_t)pid, &requester, &err);
 	if (target)
 		target_settle(target, settled_target, reply);
 	else
@@ -220,18 +215,18 @@ static void handle_index(void *context, struct serve_reply *reply)
 	struct pipeline *pipeline = context;
 	char *text = NULL;
 	size_t bytes = 0;
+	struct requester requester = requester_of(pipeline, reply);
 	FILE *file = open_memstream(&text, &bytes);
 	if (!file) {
 		reply_out_of_memory(reply);
 		return;
 	}
-	fprintf(
-	    file,
-	    "sprofd " SPROF_VERSION "\n\n"
-	    "profile?pid=N&seconds=S   CPU profile of process N over the next S seconds (30 if it is not attached)\n"
-	    "profile?pid=N             all that is retained of an attached process\n\nprocesses:\n");
+	fprintf(file, "sprofd " SPROF_VERSION "\n\n"
+		      "profile?pid=N&seconds=S   CPU profile of process N over the next S seconds (30 if it is not "
+		      "attached)\n"
+		      "profile?pid=N             all that is retained of an attached process\n\nprocesses:\n");
 	for (const struct target *target = pipeline->targets; target; target = target->next)
-		if (pipeline_may_touch(pipeline, target, serve_reply_peer(reply)))
+		if (pipeline_may_touch(target, &requester))
 			fprintf(file, "%d %s: /debug/pprof/profile?pid=%d\n", target->pid, target->process.comm,
 				target->pid);
 	if (fclose(file) == 0)
@@ -248,15 +243,15 @@ static void handle_pull(void *context, struct serve_reply *reply, const struct s
 const struct serve_handlers *handlers_table(void)
 {
 	static const struct serve_handlers table = {
-	    .attach = handle_attach,
-	    .rate = handle_rate,
-	    .detach = handle_detach,
-	    .list = handle_list,
-	    .target = handle_target,
-	    .status = handle_status,
-	    .metrics = handle_metrics,
-	    .index = handle_index,
-	    .pull = handle_pull,
+		.attach = handle_attach,
+		.rate = handle_rate,
+		.detach = handle_detach,
+		.list = handle_list,
+		.target = handle_target,
+		.status = handle_status,
+		.metrics = handle_metrics,
+		.index = handle_index,
+		.pull = handle_pull,
 	};
 	return &table;
 }

@@ -13,7 +13,8 @@ enum { IDLE_SECONDS = 5, STACK_BYTES = 512 * 1024 };
 struct job {
 	struct job *next;
 	struct lane *lane;
-	job_fn work, done;
+	job_fn work;
+	job_done_fn done;
 	void *context;
 };
 
@@ -78,7 +79,7 @@ static void *worker(void *context)
 		push(&jobs->finished, job);
 		uint64_t one = 1;
 		ssize_t written =
-		    write(jobs->finished_fd, &one, sizeof(one)); /* cannot fail: the counter is far from full */
+			write(jobs->finished_fd, &one, sizeof(one)); /* cannot fail: the counter is far from full */
 		(void)written;
 	}
 	jobs->threads--;
@@ -106,7 +107,7 @@ static int dispatch(struct jobs *jobs, struct job *job)
 {
 	int r = 0;
 	pthread_mutex_lock(&jobs->lock);
-	if (jobs->idle == 0 && jobs->threads < jobs->max_threads)
+	if (!jobs->stopping && jobs->idle == 0 && jobs->threads < jobs->max_threads)
 		r = start_thread(jobs);
 	if (r == 0 || jobs->threads > 0) {
 		r = 0;
@@ -133,29 +134,37 @@ static void next_in_lane(struct jobs *jobs, struct lane *lane)
 	}
 }
 
+static void finish(struct jobs *jobs, struct job *job, bool worked)
+{
+	/* done may free what the lane is part of when this was its last job: then the lane is let go before. */
+	struct lane *lane = job->lane;
+	bool more = lane && lane->first;
+	if (lane && !more)
+		lane->busy = false;
+	job->done(job->context, worked);
+	if (more)
+		next_in_lane(jobs, lane);
+	free(job);
+}
+
+static struct job *take(struct jobs *jobs, struct queue *queue)
+{
+	pthread_mutex_lock(&jobs->lock);
+	struct job *job = pop(queue);
+	pthread_mutex_unlock(&jobs->lock);
+	return job;
+}
+
 static void on_finished(evutil_socket_t fd, short what, void *context)
 {
 	(void)what;
 	struct jobs *jobs = context;
+	struct job *job;
 	uint64_t count;
 	ssize_t got = read(fd, &count, sizeof(count));
 	(void)got; /* EAGAIN after event_active */
-	pthread_mutex_lock(&jobs->lock);
-	struct queue finished = jobs->finished;
-	jobs->finished = (struct queue){0};
-	pthread_mutex_unlock(&jobs->lock);
-	struct job *job;
-	while ((job = pop(&finished))) {
-		/* done may free what the lane is part of when this was its last job: then the lane is let go before. */
-		struct lane *lane = job->lane;
-		bool more = lane && lane->first;
-		if (lane && !more)
-			lane->busy = false;
-		job->done(job->context);
-		if (more)
-			next_in_lane(jobs, lane);
-		free(job);
-	}
+	while ((job = take(jobs, &jobs->finished)))
+		finish(jobs, job, true);
 }
 
 struct jobs *jobs_new(struct event_base *base, unsigned max_threads)
@@ -181,13 +190,6 @@ struct jobs *jobs_new(struct event_base *base, unsigned max_threads)
 	return jobs;
 }
 
-static void drop(struct queue *queue)
-{
-	struct job *job;
-	while ((job = pop(queue)))
-		free(job);
-}
-
 void jobs_free(struct jobs *jobs)
 {
 	if (!jobs)
@@ -198,8 +200,11 @@ void jobs_free(struct jobs *jobs)
 	while (jobs->threads > 0)
 		pthread_cond_wait(&jobs->ended, &jobs->lock);
 	pthread_mutex_unlock(&jobs->lock);
-	drop(&jobs->waiting);
-	drop(&jobs->finished);
+	struct job *job;
+	while ((job = take(jobs, &jobs->finished)))
+		finish(jobs, job, true);
+	while ((job = take(jobs, &jobs->waiting))) /* lanes put their next one here */
+		finish(jobs, job, false);
 	if (jobs->finished_event)
 		event_free(jobs->finished_event);
 	if (jobs->finished_fd >= 0)
@@ -223,11 +228,12 @@ static void wait_in_lane(struct lane *lane, enum job_order order, struct job *jo
 	lane->last = queue.last;
 }
 
-int jobs_submit(struct jobs *jobs, struct lane *lane, enum job_order order, job_fn work, job_fn done, void *context)
+int jobs_submit(struct jobs *jobs, struct lane *lane, enum job_order order, job_fn work, job_done_fn done,
+		void *context)
 {
-	struct job *job = malloc(sizeof(*job));
+	struct job *job = jobs->stopping ? NULL : malloc(sizeof(*job));
 	if (!job)
-		return -ENOMEM;
+		return jobs->stopping ? -ECANCELED : -ENOMEM;
 	*job = (struct job){.lane = lane, .work = work, .done = done, .context = context};
 	if (lane && lane->busy) {
 		wait_in_lane(lane, order, job);

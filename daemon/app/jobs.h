@@ -9,9 +9,10 @@
 struct jobs;
 struct job;
 
-/* work runs on a worker thread; then done, on the event loop. Neither may be NULL. The lane's next job starts after done. done may free
- * the lane if no other job waits in it. */
+/* work runs on a worker thread; then done, on the event loop, with worked true. Neither may be NULL. The lane's next job starts after done. done may
+ * free the lane if no other job waits in it. When everything ends, done is called with worked false for jobs that never ran. */
 typedef void (*job_fn)(void *context);
+typedef void (*job_done_fn)(void *context, bool worked);
 
 struct lane {
 	struct job *first, *last; /* waiting, behind the one that runs */
@@ -19,11 +20,12 @@ struct lane {
 };
 
 struct jobs *jobs_new(struct event_base *base, unsigned max_threads); /* NULL: out of memory */
-/* Waits for the jobs that run, drops those that wait without calling their functions. */
+/* Waits for the jobs that run; calls done for all that are left. What done submits then is refused with -ECANCELED. */
 void jobs_free(struct jobs *jobs);
 enum job_order {
 	JOB_LAST,
 	JOB_FIRST, /* before those that wait in the lane: the second half of a job, from its done */
 };
-/* lane may be NULL. -ENOMEM; -EAGAIN when no thread could be started. */
-int jobs_submit(struct jobs *jobs, struct lane *lane, enum job_order order, job_fn work, job_fn done, void *context);
+/* lane may be NULL. -ENOMEM; -ECANCELED; -EAGAIN when no thread could be started. */
+int jobs_submit(struct jobs *jobs, struct lane *lane, enum job_order order, job_fn work, job_done_fn done,
+		void *context);

@@ -21,9 +21,9 @@ static int fail_on(const char *path, int error, struct error *err)
 {
 	if (error == ENOENT)
 		return error_set(
-		    err, ENOENT,
-		    "cannot make the socket %s: its directory does not exist; create it, or give another --socket",
-		    path);
+			err, ENOENT,
+			"cannot make the socket %s: its directory does not exist; create it, or give another --socket",
+			path);
 	return error_set(err, error, "cannot make the socket %s: %s", path, strerror(error));
 }
 
@@ -54,9 +54,9 @@ static int replace_stale(const struct sockaddr_un *address, struct error *err)
 		return fail_on(address->sun_path, errno, err);
 	if (connect(fd, (const struct sockaddr *)address, sizeof(*address)) == 0 || errno == EAGAIN)
 		return error_set(
-		    err, EADDRINUSE,
-		    "another sprofd is serving %s: stop it first (systemctl stop sprofd), or give another --socket",
-		    address->sun_path);
+			err, EADDRINUSE,
+			"another sprofd is serving %s: stop it first (systemctl stop sprofd), or give another --socket",
+			address->sun_path);
 	if (errno != ECONNREFUSED)
 		return fail_on(address->sun_path, errno, err);
 	if (unlink(address->sun_path) < 0 && errno != ENOENT)

@@ -23,7 +23,7 @@ static void on_signal(evutil_socket_t signal_number, short what, void *context)
 {
 	(void)what;
 	log_info("ending on signal %d (%s)", (int)signal_number, strsignal((int)signal_number));
-	event_base_loopbreak(context);
+	pipeline_end(context);
 }
 
 static void on_watchdog(evutil_socket_t fd, short what, void *context)
@@ -46,10 +46,10 @@ static void tune_process(void)
 	}
 }
 
-static int run(struct event_base *base)
+static int run(struct event_base *base, struct pipeline *pipeline)
 {
-	struct event *terminate = evsignal_new(base, SIGTERM, on_signal, base);
-	struct event *interrupt = evsignal_new(base, SIGINT, on_signal, base);
+	struct event *terminate = evsignal_new(base, SIGTERM, on_signal, pipeline);
+	struct event *interrupt = evsignal_new(base, SIGINT, on_signal, pipeline);
 	struct event *watchdog = event_new(base, -1, EV_PERSIST, on_watchdog, NULL);
 	int r = terminate && interrupt && watchdog ? 0 : -ENOMEM;
 	if (r == 0) {
@@ -88,7 +88,7 @@ static int serve(const struct settings *settings, struct error *err)
 	if (!base)
 		return error_set(err, ENOMEM, "out of memory");
 	struct listener_options options = {
-	    .path = settings->socket, .mode = settings->socket_mode, .group = settings->socket_group};
+		.path = settings->socket, .mode = settings->socket_mode, .group = settings->socket_group};
 	int r = listener_open(&listener, &options, &group_missing, err);
 	if (r == 0) {
 		if (group_missing)
@@ -100,7 +100,7 @@ static int serve(const struct settings *settings, struct error *err)
 	}
 	if (r == 0) {
 		log_notice("serving %s", listener.ours ? settings->socket : "the socket of the service manager");
-		r = run(base);
+		r = run(base, pipeline);
 	}
 	listener_close(&listener); /* at once: whoever comes now should see that nobody is here */
 	pipeline_free(pipeline);

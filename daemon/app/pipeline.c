@@ -24,6 +24,7 @@ enum {
 	NAMES_CACHE_MIB = 32,
 	READER_TIMEOUT_MS = 5000,
 	CLIENT_IDLE_SECONDS = 30,
+	ENDING_SECONDS = 2,
 	MAX_TARGETS_OF_A_USER = 32, /* of those who are no administrators */
 };
 
@@ -171,15 +172,15 @@ void pipeline_target_ended(struct pipeline *pipeline, struct target *target)
 
 /* --- who may --- */
 
-bool pipeline_may_touch(struct pipeline *pipeline, const struct target *target, const struct serve_peer *peer)
+bool pipeline_may_touch(const struct target *target, const struct requester *requester)
 {
-	if (access_is_administrator(&pipeline->policy, peer))
+	if (requester->administrator)
 		return true;
-	if (!target->administered)
-		return target->owner_uid == peer->uid;
+	if (!target->owner.administrator)
+		return target->owner.uid == requester->uid;
 	/* An administrator attached it: its profile is for the user whose process it wholly is. */
 	return target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE &&
-	       process_is_wholly_own(target->pid, peer->uid, peer->gid);
+	       process_is_wholly_own(target->pid, requester->uid, requester->gid);
 }
 
 /* The number belongs to another process by now. */
@@ -190,7 +191,7 @@ static bool number_reused(const struct target *target)
 	       now.start_ticks != target->process.start_ticks;
 }
 
-struct target *pipeline_target_for(struct pipeline *pipeline, pid_t pid, const struct serve_peer *peer,
+struct target *pipeline_target_for(struct pipeline *pipeline, pid_t pid, const struct requester *requester,
 				   struct error *err)
 {
 	struct target *target = pipeline_find(pipeline, pid);
@@ -202,7 +203,7 @@ struct target *pipeline_target_for(struct pipeline *pipeline, pid_t pid, const s
 		error_set(err, ESRCH, "process %d is not attached: run `sprofctl attach %d`", pid, pid);
 		return NULL;
 	}
-	if (!pipeline_may_touch(pipeline, target, peer)) {
+	if (!pipeline_may_touch(target, requester)) {
 		error_set(err, EPERM,
 			  "process %d was attached by somebody else: ask root, or to be added to the socket's group",
 			  pid);
@@ -213,16 +214,84 @@ struct target *pipeline_target_for(struct pipeline *pipeline, pid_t pid, const s
 
 /* --- attach --- */
 
-struct attaching {
-	struct pipeline *pipeline;
+/* A process that is being attached, and everybody who waits for it. */
+struct waiter {
+	struct waiter *next;
+	struct target_request request;
 	target_fn done;
 	void *context;
 };
+
+struct attaching {
+	struct attaching *next;
+	struct pipeline *pipeline;
+	pid_t pid;
+	struct waiter *waiters; /* the first asked first */
+};
+
+static int check_room(struct pipeline *pipeline, const struct target_request *request, struct error *err)
+{
+	unsigned live = 0, of_user = 0;
+	for (const struct target *target = pipeline->targets; target; target = target->next) {
+		live += !target->ending;
+		of_user += !target->owner.administrator && target->owner.uid == request->requester.uid;
+	}
+	if (live >= pipeline->settings->max_targets)
+		return error_set(err, ENOSPC,
+				 "%u processes are attached, as many as max_targets allows: detach some, or raise it "
+				 "in sprofd.conf",
+				 live);
+	if (!request->requester.administrator && of_user >= MAX_TARGETS_OF_A_USER)
+		return error_set(
+			err, ENOSPC,
+			"%u processes are attached or retained for you, as many as one user may have: detach some",
+			of_user);
+	return 0;
+}
+
+static bool same_settings(const struct target *target, const struct target_request *request)
+{
+	bool cycles = request->event == SPROF__CONTROL__EVENT__EVENT_CYCLES;
+	return target->frequency_hz == request->frequency_hz &&
+	       (target->event == SPROF__CONTROL__EVENT__EVENT_CYCLES) == cycles;
+}
+
+/* The process is attached already: whether that serves this request too. */
+static int join(struct target *target, const struct target_request *request, struct error *err)
+{
+	if (!pipeline_may_touch(target, &request->requester))
+		return error_set(
+			err, EPERM,
+			"process %d was attached by somebody else: ask root, or to be added to the socket's group",
+			target->pid);
+	if (request->ephemeral)
+		return 0;
+	if (!same_settings(target, request))
+		return error_set(err, EEXIST,
+				 "process %d is attached already, at %u Hz: use `sprofctl rate %d HZ` to change that, "
+				 "or detach it first",
+				 target->pid, target->frequency_hz, target->pid);
+	target->ephemeral = false; /* it was attached for a pull only, perhaps, and now it stays */
+	return 0;
+}
+
+static void answer(struct waiter *waiter, struct target *target, const struct error *err)
+{
+	struct error join_err;
+	if (!err && join(target, &waiter->request, &join_err) < 0)
+		err = &join_err;
+	waiter->done(waiter->context, err ? NULL : target, err);
+	free(waiter);
+}
 
 static void on_attached(void *context, struct target *target, const struct error *err)
 {
 	struct attaching *attaching = context;
 	struct pipeline *pipeline = attaching->pipeline;
+	struct attaching **link = &pipeline->attaching;
+	while (*link != attaching)
+		link = &(*link)->next;
+	*link = attaching->next;
 	if (!err) {
 		/* Whoever had the number before, and its profile, make way for this one. */
 		struct target *before = pipeline_find(pipeline, target->pid);
@@ -232,67 +301,99 @@ static void on_attached(void *context, struct target *target, const struct error
 		log_info("attached process %d (%s): %zu threads at %u Hz", target->pid, target->process.comm,
 			 target->threads, target->frequency_hz);
 	}
-	attaching->done(attaching->context, target, err);
+	for (struct waiter *waiter = attaching->waiters, *next; waiter; waiter = next) {
+		next = waiter->next;
+		answer(waiter, target, err);
+	}
 	free(attaching);
 	target_unref(target);
 	pipeline_update_timer(pipeline);
 }
 
-static int check_room(struct pipeline *pipeline, const struct target_request *request, struct error *err)
+static struct attaching *find_attaching(struct pipeline *pipeline, pid_t pid)
 {
-	unsigned live = 0, of_user = 0;
-	for (const struct target *target = pipeline->targets; target; target = target->next) {
-		live += !target->ending;
-		of_user += !target->administered && target->owner_uid == request->uid;
-	}
-	if (live >= pipeline->settings->max_targets)
-		return error_set(
-		    err, ENOSPC,
-		    "%u processes are attached, as many as max_targets allows: detach some, or raise it in sprofd.conf",
-		    live);
-	if (!request->administrator && of_user >= MAX_TARGETS_OF_A_USER)
-		return error_set(
-		    err, ENOSPC,
-		    "%u processes are attached or retained for you, as many as one user may have: detach some",
-		    of_user);
-	return 0;
+	struct attaching *attaching = pipeline->attaching;
+	while (attaching && attaching->pid != pid)
+		attaching = attaching->next;
+	return attaching;
 }
 
-static int check_request(struct pipeline *pipeline, const struct target_request *request, struct error *err)
+static void wait_for(struct attaching *attaching, struct waiter *waiter)
 {
-	const struct target *target = pipeline_find(pipeline, request->pid);
-	if (target && !target->ending)
-		return error_set(err, EEXIST,
-				 "process %d is attached already, at %u Hz: use `sprofctl rate %d HZ` to change that, "
-				 "or detach it first",
-				 target->pid, target->frequency_hz, target->pid);
-	if (request->frequency_hz > pipeline->max_frequency_hz)
+	struct waiter **link = &attaching->waiters;
+	while (*link)
+		link = &(*link)->next;
+	*link = waiter;
+}
+
+static int start_attaching(struct pipeline *pipeline, struct waiter *waiter, struct error *err)
+{
+	if (waiter->request.frequency_hz > pipeline->max_frequency_hz)
 		return error_set(
-		    err, ERANGE,
-		    "the kernel samples at most %u times a second (kernel.perf_event_max_sample_rate), not %u",
-		    pipeline->max_frequency_hz, request->frequency_hz);
-	return check_room(pipeline, request, err);
+			err, ERANGE,
+			"the kernel samples at most %u times a second (kernel.perf_event_max_sample_rate), not %u",
+			pipeline->max_frequency_hz, waiter->request.frequency_hz);
+	int r = check_room(pipeline, &waiter->request, err);
+	if (r < 0)
+		return r;
+	struct attaching *attaching = malloc(sizeof(*attaching));
+	struct target *target = attaching ? target_new(pipeline, &waiter->request) : NULL;
+	if (!target) {
+		free(attaching);
+		return error_set(err, ENOMEM, "out of memory");
+	}
+	*attaching = (struct attaching){
+		.next = pipeline->attaching, .pipeline = pipeline, .pid = waiter->request.pid, .waiters = waiter};
+	pipeline->attaching = attaching;
+	target_attach(target, on_attached, attaching);
+	return 0;
 }
 
 void pipeline_attach(struct pipeline *pipeline, const struct target_request *request, target_fn done, void *context)
 {
 	struct error err;
-	if (check_request(pipeline, request, &err) < 0) {
-		done(context, NULL, &err);
-		return;
-	}
-	struct target *target = target_new(pipeline, request);
-	struct attaching *attaching = malloc(sizeof(*attaching));
-	if (!target || !attaching) {
-		if (target)
-			target_unref(target);
-		free(attaching);
+	struct waiter *waiter = malloc(sizeof(*waiter));
+	if (!waiter) {
 		error_set(&err, ENOMEM, "out of memory");
 		done(context, NULL, &err);
 		return;
 	}
-	*attaching = (struct attaching){.pipeline = pipeline, .done = done, .context = context};
-	target_attach(target, on_attached, attaching);
+	*waiter = (struct waiter){.request = *request, .done = done, .context = context};
+	struct target *target = pipeline_find(pipeline, request->pid);
+	struct attaching *attaching = find_attaching(pipeline, request->pid);
+	if (target && !target->ending)
+		answer(waiter, target, NULL);
+	else if (attaching)
+		wait_for(attaching, waiter);
+	else if (start_attaching(pipeline, waiter, &err) < 0)
+		answer(waiter, NULL, &err);
+}
+
+/* --- ending --- */
+
+static void end_loop(struct pipeline *pipeline)
+{
+	event_base_loopbreak(pipeline->base);
+}
+
+void pipeline_pull_ended(struct pipeline *pipeline)
+{
+	if (--pipeline->n_pulls == 0 && pipeline->ending)
+		end_loop(pipeline);
+}
+
+void pipeline_end(struct pipeline *pipeline)
+{
+	struct timeval limit = {.tv_sec = ENDING_SECONDS};
+	if (pipeline->ending || pipeline->n_pulls == 0) { /* told twice: at once */
+		end_loop(pipeline);
+		return;
+	}
+	pipeline->ending = true;
+	for (struct target *target = pipeline->targets; target; target = target->next)
+		for (struct window *window = target->windows; window; window = window->next)
+			window->cut_short(window->context);
+	event_base_loopexit(pipeline->base, &limit);
 }
 
 /* --- life --- */
@@ -314,10 +415,10 @@ static int make_stages(struct pipeline *pipeline, struct error *err)
 	if (r < 0)
 		return r;
 	struct symbolize_options symbolize = {
-	    .reader_path = settings->reader,
-	    .cache_bytes = (size_t)NAMES_CACHE_MIB << 20,
-	    .reader_timeout_ms = READER_TIMEOUT_MS,
-	    .kallsyms_path = "/proc/kallsyms",
+		.reader_path = settings->reader,
+		.cache_bytes = (size_t)NAMES_CACHE_MIB << 20,
+		.reader_timeout_ms = READER_TIMEOUT_MS,
+		.kallsyms_path = "/proc/kallsyms",
 	};
 	return symbolize_new(&symbolize, &pipeline->symbolize, err);
 }
@@ -342,17 +443,17 @@ int pipeline_new(struct event_base *base, const struct settings *settings, int l
 	if (!pipeline)
 		return error_set(err, ENOMEM, "out of memory");
 	*pipeline = (struct pipeline){
-	    .settings = settings,
-	    .base = base,
-	    .policy = {.daemon_uid = geteuid(), .group = group},
-	    .drain_interval_us = DRAIN_INTERVAL_US,
-	    .started_unix_ns = clock_realtime_ns(),
-	    .max_frequency_hz = kernel_max_frequency(),
+		.settings = settings,
+		.base = base,
+		.policy = {.daemon_uid = geteuid(), .group = group},
+		.drain_interval_us = DRAIN_INTERVAL_US,
+		.started_unix_ns = clock_realtime_ns(),
+		.max_frequency_hz = kernel_max_frequency(),
 	};
 	struct serve_options serve = {
-	    .listen_fd = listen_fd,
-	    .max_connections = settings->max_connections,
-	    .idle_timeout_s = CLIENT_IDLE_SECONDS,
+		.listen_fd = listen_fd,
+		.max_connections = settings->max_connections,
+		.idle_timeout_s = CLIENT_IDLE_SECONDS,
 	};
 	int r = make_workers(pipeline, err);
 	if (r == 0)

@@ -27,6 +27,9 @@ struct pipeline {
 	struct target *targets; /* one for each number at most */
 	struct target *by_slot[MAX_TARGET_SLOTS];
 	unsigned n_targets;
+	struct attaching *attaching; /* those that are being attached, not in the table yet */
+	unsigned n_pulls;
+	bool ending; /* as soon as no pull is left */
 	struct event *drain_timer, *supervise_timer;
 	uint64_t drain_interval_us;
 	uint64_t records_read, stray_records;
@@ -52,11 +55,16 @@ void pipeline_target_ended(struct pipeline *pipeline, struct target *target);
 /* Takes it out of the table and drops the table's reference. */
 void pipeline_drop(struct pipeline *pipeline, struct target *target);
 
-/* Looks the target up for this peer. NULL with err: unknown, its number was reused, or not the peer's to touch. */
-struct target *pipeline_target_for(struct pipeline *pipeline, pid_t pid, const struct serve_peer *peer,
+/* Looks the target up for this requester. NULL with err: -ESRCH unknown, or its number was reused; -EPERM not the requester's to touch. */
+struct target *pipeline_target_for(struct pipeline *pipeline, pid_t pid, const struct requester *requester,
 				   struct error *err);
-/* Makes, enters and attaches a target. done is called in every case. */
+bool pipeline_may_touch(const struct target *target, const struct requester *requester);
+/* Attaches, or joins what is attached already: a pull joins any, an attach one of the same rate and event (another is -EEXIST). done is
+ * called in every case. */
 void pipeline_attach(struct pipeline *pipeline, const struct target_request *request, target_fn done, void *context);
 /* A target that was attached for pulls only ends, and leaves nothing behind, when none is left. */
 void pipeline_end_ephemeral(struct pipeline *pipeline, struct target *target);
-bool pipeline_may_touch(struct pipeline *pipeline, const struct target *target, const struct serve_peer *peer);
+
+/* Ends the event loop when the pulls that are under way have been answered with what there is, or after two seconds. */
+void pipeline_end(struct pipeline *pipeline);
+void pipeline_pull_ended(struct pipeline *pipeline);

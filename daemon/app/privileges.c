@@ -11,12 +11,12 @@
 #include <unistd.h>
 
 static const int needed[] = {
-    CAP_BPF,                /* load the program */
-    CAP_PERFMON,            /* perf events on others, reading kernel memory in BPF */
-    CAP_SYS_PTRACE,         /* /proc/PID/maps and the like */
-    CAP_DAC_READ_SEARCH,    /* the targets' files */
-    CAP_CHECKPOINT_RESTORE, /* /proc/PID/map_files */
-    CAP_SYSLOG,             /* addresses in /proc/kallsyms */
+	CAP_BPF,                /* load the program */
+	CAP_PERFMON,            /* perf events on others, reading kernel memory in BPF */
+	CAP_SYS_PTRACE,         /* /proc/PID/maps and the like */
+	CAP_DAC_READ_SEARCH,    /* the targets' files */
+	CAP_CHECKPOINT_RESTORE, /* /proc/PID/map_files */
+	CAP_SYSLOG,             /* addresses in /proc/kallsyms */
 };
 
 static void set_bit(struct __user_cap_data_struct data[2], int capability)

@@ -61,12 +61,12 @@ struct pull {
 static void take_account(struct account *account, const struct target *target)
 {
 	*account = (struct account){
-	    .counters = target->counters,
-	    .in_flight = target_in_flight(target),
-	    .periods = target->periods,
-	    .periods_entries = target->periods_entries,
-	    .unix_ns = clock_realtime_ns(),
-	    .monotonic_ns = clock_monotonic_ns(),
+		.counters = target->counters,
+		.in_flight = target_in_flight(target),
+		.periods = target->periods,
+		.periods_entries = target->periods_entries,
+		.unix_ns = clock_realtime_ns(),
+		.monotonic_ns = clock_monotonic_ns(),
 	};
 	memcpy(account->outcomes, target->outcomes, sizeof(account->outcomes));
 }
@@ -102,6 +102,7 @@ static void free_pull(struct pull *pull)
 	free(pull->bytes);
 	if (pull->timer)
 		event_free(pull->timer);
+	pipeline_pull_ended(pull->pipeline);
 	free(pull);
 }
 
@@ -153,7 +154,7 @@ static void comment_accounts(const struct pull *pull, struct profile *profile)
 	if (pull->about.periods_known && end->periods > begin->periods)
 		profile_comment(profile, "not_delivered %ld (the kernel's count / period - entries)",
 				(long)(end->periods - begin->periods) -
-				    (long)(end->periods_entries - begin->periods_entries));
+					(long)(end->periods_entries - begin->periods_entries));
 }
 
 static void comment_stacks(const struct pull *pull, struct profile *profile, uint64_t cut)
@@ -200,9 +201,9 @@ static void describe(const struct pull *pull, struct profile *profile, uint64_t 
 	comment_stacks(pull, profile, cut);
 	if (!pull->include_kernel)
 		profile_comment(
-		    profile,
-		    "kernel frames are left out: they are shown to root, to the socket's group, and to all when "
-		    "kernel.perf_event_paranoid is at most 1");
+			profile,
+			"kernel frames are left out: they are shown to root, to the socket's group, and to all when "
+			"kernel.perf_event_paranoid is at most 1");
 	if (profile->missing_names)
 		profile_comment(profile, "names missing for want of time or after an error: %lu addresses",
 				profile->missing_names);
@@ -214,10 +215,10 @@ static void work_build(void *context)
 {
 	struct pull *pull = context;
 	struct store_build_options options = {
-	    .include_kernel = pull->include_kernel,
-	    .maps = maps_of_version,
-	    .maps_context = pull,
-	    .budget_bytes = (size_t)PROFILE_BUDGET_MIB << 20,
+		.include_kernel = pull->include_kernel,
+		.maps = maps_of_version,
+		.maps_context = pull,
+		.budget_bytes = (size_t)PROFILE_BUDGET_MIB << 20,
 	};
 	struct profile *profile;
 	uint64_t cut = 0;
@@ -236,9 +237,11 @@ static void work_build(void *context)
 
 /* --- back on the event loop --- */
 
-static void done_build(void *context)
+static void done_build(void *context, bool worked)
 {
 	struct pull *pull = context;
+	if (!worked)
+		error_set(&pull->err, ECANCELED, "sprofd is ending");
 	if (pull->err.code) {
 		fail(pull, &pull->err);
 		return;
@@ -372,16 +375,13 @@ static void attached(void *context, struct target *target, const struct error *e
 		begin(pull, target);
 }
 
-static void attach_for_pull(struct pull *pull)
+static void attach_for_pull(struct pull *pull, const struct requester *requester)
 {
-	const struct serve_peer *peer = serve_reply_peer(pull->reply);
 	struct target_request request = {
-	    .pid = (pid_t)pull->request.pid,
-	    .frequency_hz = pull->pipeline->settings->frequency_hz,
-	    .uid = peer->uid,
-	    .gid = peer->gid,
-	    .administrator = access_is_administrator(&pull->pipeline->policy, peer),
-	    .ephemeral = true,
+		.pid = (pid_t)pull->request.pid,
+		.frequency_hz = pull->pipeline->settings->frequency_hz,
+		.requester = *requester,
+		.ephemeral = true,
 	};
 	if (!pull->request.has_seconds) {
 		pull->request.has_seconds = true;
@@ -393,25 +393,26 @@ static void attach_for_pull(struct pull *pull)
 void pull_start(struct pipeline *pipeline, struct serve_reply *reply, const struct serve_pull *request)
 {
 	struct error err = {0};
-	const struct serve_peer *peer = serve_reply_peer(reply);
+	struct requester requester = access_requester(&pipeline->policy, serve_reply_peer(reply));
 	struct pull *pull = calloc(1, sizeof(*pull));
 	if (!pull) {
 		error_set(&err, ENOMEM, "out of memory");
 		serve_reply_error(reply, &err);
 		return;
 	}
+	pipeline->n_pulls++;
 	*pull = (struct pull){
-	    .pipeline = pipeline,
-	    .reply = reply,
-	    .request = *request,
-	    .include_kernel = access_sees_kernel(&pipeline->policy, peer),
+		.pipeline = pipeline,
+		.reply = reply,
+		.request = *request,
+		.include_kernel = access_sees_kernel(&requester),
 	};
-	struct target *target = pipeline_target_for(pipeline, (pid_t)request->pid, peer, &err);
+	struct target *target = pipeline_target_for(pipeline, (pid_t)request->pid, &requester, &err);
 	bool sampled = target && target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->ending;
 	if (sampled || (target && !request->has_seconds))
 		begin(pull, target);
 	else if (!target && err.code != ESRCH)
 		fail(pull, &err);
 	else
-		attach_for_pull(pull);
+		attach_for_pull(pull, &requester);
 }

@@ -14,7 +14,7 @@ static const struct {
 	const char *name, *text;
 } outcomes[OUTCOME_COUNT] = {
 #define OUTCOME_ROW(NAME, name, where, text) {#name, text},
-    OUTCOME_TABLE(OUTCOME_ROW)
+	OUTCOME_TABLE(OUTCOME_ROW)
 #undef OUTCOME_ROW
 };
 
@@ -23,7 +23,7 @@ static const struct {
 	bool whole;
 } stack_ends[STACK_END_COUNT] = {
 #define STACK_END_ROW(NAME, name, whole, text) {#name, text, whole},
-    STACK_END_TABLE(STACK_END_ROW)
+	STACK_END_TABLE(STACK_END_ROW)
 #undef STACK_END_ROW
 };
 
@@ -126,26 +126,26 @@ Sprof__Control__Target *report_target(struct arena *arena, const struct target *
 	message->threads = (uint32_t)target->threads;
 	message->attached_unix_ns = target->attached_unix_ns;
 	message->ended_unix_ns = target->ended_unix_ns;
-	message->owner_uid = target->owner_uid;
+	message->owner_uid = target->owner.uid;
 	message->entries = target->counters.entries;
 	message->samples = target->outcomes[OUTCOME_SAMPLE];
 	message->in_flight = target_in_flight(target);
 	if (target->periods_known) {
 		message->not_delivered = (int64_t)(target->periods - target->periods_entries);
 		message->not_delivered_ratio =
-		    target->periods ? (double)message->not_delivered / (double)target->periods : 0;
+			target->periods ? (double)message->not_delivered / (double)target->periods : 0;
 	}
 	message->retained_bytes = totals.bytes;
 	message->retained_since_unix_ns = totals.first_ns > target->attached_ns
-					      ? target->attached_unix_ns + (totals.first_ns - target->attached_ns)
-					      : target->attached_unix_ns;
+						  ? target->attached_unix_ns + (totals.first_ns - target->attached_ns)
+						  : target->attached_unix_ns;
 	message->cpu_ns = totals.cpu_ns;
 	message->effective_hz = effective_hz(target, totals.cpu_ns);
 	message->note = arena_strndup(arena, target->note, strlen(target->note));
 	return message->comm && message->note && add_counts(arena, target, &totals, message) ? message : NULL;
 }
 
-static int report_targets(struct arena *arena, struct pipeline *pipeline, const struct serve_peer *peer,
+static int report_targets(struct arena *arena, struct pipeline *pipeline, const struct requester *requester,
 			  Sprof__Control__Target ***ret, size_t *ret_n)
 {
 	Sprof__Control__Target **list = arena_alloc(arena, pipeline->n_targets * sizeof(*list));
@@ -154,7 +154,7 @@ static int report_targets(struct arena *arena, struct pipeline *pipeline, const 
 		return -1;
 	pipeline_drain(pipeline);
 	for (struct target *target = pipeline->targets; target; target = target->next) {
-		if (!pipeline_may_touch(pipeline, target, peer))
+		if (!pipeline_may_touch(target, requester))
 			continue;
 		target_count(target);
 		list[n] = report_target(arena, target);
@@ -166,13 +166,14 @@ static int report_targets(struct arena *arena, struct pipeline *pipeline, const 
 	return 0;
 }
 
-Sprof__Control__TargetList *report_list(struct arena *arena, struct pipeline *pipeline, const struct serve_peer *peer)
+Sprof__Control__TargetList *report_list(struct arena *arena, struct pipeline *pipeline,
+					const struct requester *requester)
 {
 	Sprof__Control__TargetList *message = arena_alloc(arena, sizeof(*message));
 	if (!message)
 		return NULL;
 	sprof__control__target_list__init(message);
-	return report_targets(arena, pipeline, peer, &message->targets, &message->n_targets) == 0 ? message : NULL;
+	return report_targets(arena, pipeline, requester, &message->targets, &message->n_targets) == 0 ? message : NULL;
 }
 
 static uint64_t rss_bytes(void)
@@ -206,7 +207,7 @@ static bool add_all_losses(struct arena *arena, const struct pipeline *pipeline,
 	return true;
 }
 
-Sprof__Control__Status *report_status(struct arena *arena, struct pipeline *pipeline, const struct serve_peer *peer)
+Sprof__Control__Status *report_status(struct arena *arena, struct pipeline *pipeline, const struct requester *requester)
 {
 	Sprof__Control__Status *status = arena_alloc(arena, sizeof(*status));
 	struct sampler_ring ring;
@@ -231,7 +232,7 @@ Sprof__Control__Status *report_status(struct arena *arena, struct pipeline *pipe
 	status->reader_running = symbolize.reader_running;
 	status->reader_restarts = symbolize.reader_restarts;
 	status->perf_event_paranoid = (uint32_t)access_perf_event_paranoid();
-	if (!status->kernel || report_targets(arena, pipeline, peer, &status->targets, &status->n_targets) < 0)
+	if (!status->kernel || report_targets(arena, pipeline, requester, &status->targets, &status->n_targets) < 0)
 		return NULL;
 	status->records_read = pipeline->records_read;
 	return add_all_losses(arena, pipeline, status) ? status : NULL;

@@ -6,9 +6,11 @@
 
 /* NULL when out of memory. The ring buffer should have been drained, and the target counted, right before. */
 Sprof__Control__Target *report_target(struct arena *arena, const struct target *target);
-/* The targets that peer may touch. NULL when out of memory. */
-Sprof__Control__TargetList *report_list(struct arena *arena, struct pipeline *pipeline, const struct serve_peer *peer);
-Sprof__Control__Status *report_status(struct arena *arena, struct pipeline *pipeline, const struct serve_peer *peer);
+/* The targets that the requester may touch. NULL when out of memory. */
+Sprof__Control__TargetList *report_list(struct arena *arena, struct pipeline *pipeline,
+					const struct requester *requester);
+Sprof__Control__Status *report_status(struct arena *arena, struct pipeline *pipeline,
+				      const struct requester *requester);
 
 /* The stable name and the text of an outcome and of a stack end. */
 const char *report_outcome_name(enum outcome outcome);

@@ -28,17 +28,17 @@ struct key {
 	}
 
 static const struct key keys[] = {
-    TEXT_KEY("daemon", "socket", socket),
-    {"daemon", "socket_mode", KEY_MODE, offsetof(struct settings, socket_mode), sizeof(mode_t), 0, 0777},
-    TEXT_KEY("daemon", "socket_group", socket_group),
-    {"daemon", "log_level", KEY_LEVEL, offsetof(struct settings, log_level), sizeof(enum log_level), 0, 0},
-    TEXT_KEY("daemon", "reader", reader),
-    NUMBER_KEY("sampling", "frequency", frequency_hz, 1, 100000),
-    NUMBER_KEY("memory", "ring_mib", ring_mib, 1, 1024),
-    NUMBER_KEY("memory", "target_mib", target_mib, 1, 4096),
-    NUMBER_KEY("retention", "exited_seconds", exited_seconds, 0, 86400),
-    NUMBER_KEY("limits", "max_targets", max_targets, 1, 1024),
-    NUMBER_KEY("limits", "max_connections", max_connections, 1, 100000),
+	TEXT_KEY("daemon", "socket", socket),
+	{"daemon", "socket_mode", KEY_MODE, offsetof(struct settings, socket_mode), sizeof(mode_t), 0, 0777},
+	TEXT_KEY("daemon", "socket_group", socket_group),
+	{"daemon", "log_level", KEY_LEVEL, offsetof(struct settings, log_level), sizeof(enum log_level), 0, 0},
+	TEXT_KEY("daemon", "reader", reader),
+	NUMBER_KEY("sampling", "frequency", frequency_hz, 1, 100000),
+	NUMBER_KEY("memory", "ring_mib", ring_mib, 1, 1024),
+	NUMBER_KEY("memory", "target_mib", target_mib, 1, 4096),
+	NUMBER_KEY("retention", "exited_seconds", exited_seconds, 0, 86400),
+	NUMBER_KEY("limits", "max_targets", max_targets, 1, 1024),
+	NUMBER_KEY("limits", "max_connections", max_connections, 1, 100000),
 };
 
 /* sprofd-elf beside us (a build tree), where an installation under any prefix has it, or where this build was to be installed. */
@@ -60,16 +60,16 @@ static void find_reader(char *ret, size_t bytes)
 void settings_defaults(struct settings *settings)
 {
 	*settings = (struct settings){
-	    .socket = "/run/sprofd/sprofd.sock",
-	    .socket_mode = 0660,
-	    .socket_group = "sprof",
-	    .log_level = LOG_NOTICE,
-	    .frequency_hz = 99,
-	    .ring_mib = 4,
-	    .target_mib = 32,
-	    .exited_seconds = 300,
-	    .max_targets = 512,
-	    .max_connections = 256,
+		.socket = "/run/sprofd/sprofd.sock",
+		.socket_mode = 0660,
+		.socket_group = "sprof",
+		.log_level = LOG_NOTICE,
+		.frequency_hz = 99,
+		.ring_mib = 4,
+		.target_mib = 32,
+		.exited_seconds = 300,
+		.max_targets = 512,
+		.max_connections = 256,
 	};
 	find_reader(settings->reader, sizeof(settings->reader));
 }
@@ -185,12 +185,12 @@ static error_t on_option(int option, char *argument, struct argp_state *state)
 }
 
 static const struct argp_option argp_options[] = {
-    {"socket", OPTION_SOCKET, "PATH", 0,
-     "The Unix socket to serve (default /run/sprofd/sprofd.sock; SPROFD_SOCKET sets it too)", 0},
-    {"config", OPTION_CONFIG, "FILE", 0,
-     "Configuration, see sprofd.conf(5) (default " SPROF_CONFIG_PATH ", if it exists)", 0},
-    {"log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "error, warning, notice, info or debug (default notice)", 0},
-    {0},
+	{"socket", OPTION_SOCKET, "PATH", 0,
+	 "The Unix socket to serve (default /run/sprofd/sprofd.sock; SPROFD_SOCKET sets it too)", 0},
+	{"config", OPTION_CONFIG, "FILE", 0,
+	 "Configuration, see sprofd.conf(5) (default " SPROF_CONFIG_PATH ", if it exists)", 0},
+	{"log-level", OPTION_LOG_LEVEL, "LEVEL", 0, "error, warning, notice, info or debug (default notice)", 0},
+	{0},
 };
 
 static void print_version(FILE *stream, struct argp_state *state)
@@ -210,14 +210,14 @@ static int use_text(char *to, size_t bytes, const char *text, const char *what, 
 int settings_parse(struct settings *settings, int argc, char **argv, struct error *err)
 {
 	static const struct argp argp = {
-	    argp_options,
-	    on_option,
-	    NULL,
-	    "The sampling profiler daemon. It samples the processes that sprofctl attaches, and serves their "
-	    "profiles on a Unix socket.",
-	    NULL,
-	    NULL,
-	    NULL};
+		argp_options,
+		on_option,
+		NULL,
+		"The sampling profiler daemon. It samples the processes that sprofctl attaches, and serves their "
+		"profiles on a Unix socket.",
+		NULL,
+		NULL,
+		NULL};
 	struct command_line command_line = {0};
 	argp_program_version_hook = print_version;
 	argp_err_exit_status = 2;

@@ -35,22 +35,20 @@ struct target *target_new(struct pipeline *pipeline, const struct target_request
 	if (!target)
 		return NULL;
 	*target = (struct target){
-	    .pipeline = pipeline,
-	    .references = 1,
-	    .pid = request->pid,
-	    .pidfd = -1,
-	    .owner_uid = request->uid,
-	    .owner_gid = request->gid,
-	    .administered = request->administrator,
-	    .ephemeral = request->ephemeral,
-	    .state = SPROF__CONTROL__TARGET_STATE__TARGET_ARMING,
-	    .event = request->event,
-	    .frequency_hz = request->frequency_hz,
-	    .clock = thread_clock_new(),
-	    .retention = retention_new((size_t)pipeline->settings->target_mib << 20),
-	    .attached_unix_ns = clock_realtime_ns(),
-	    .attached_ns = clock_monotonic_ns(),
-	    .periods_known = request->event != SPROF__CONTROL__EVENT__EVENT_CYCLES,
+		.pipeline = pipeline,
+		.references = 1,
+		.pid = request->pid,
+		.pidfd = -1,
+		.owner = request->requester,
+		.ephemeral = request->ephemeral,
+		.state = SPROF__CONTROL__TARGET_STATE__TARGET_ARMING,
+		.event = request->event,
+		.frequency_hz = request->frequency_hz,
+		.clock = thread_clock_new(),
+		.retention = retention_new((size_t)pipeline->settings->target_mib << 20),
+		.attached_unix_ns = clock_realtime_ns(),
+		.attached_ns = clock_monotonic_ns(),
+		.periods_known = request->event != SPROF__CONTROL__EVENT__EVENT_CYCLES,
 	};
 	address_space_init(&target->space);
 	if (!target->clock || !target->retention) {

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "app/access.h"
 #include "app/address_space.h"
 #include "app/jobs.h"
 #include "base/error.h"
@@ -44,10 +45,8 @@ struct target {
 	struct event *exit_event; /* on pidfd */
 	struct process process;
 	char cgroup[CGROUP_BYTES];
-	uid_t owner_uid; /* who attached it */
-	gid_t owner_gid;
-	bool administered; /* attached by an administrator */
-	bool ephemeral;    /* attached for a pull's seconds only */
+	struct requester owner; /* who attached it */
+	bool ephemeral;         /* attached for the seconds of pulls only */
 
 	Sprof__Control__TargetState state;
 	Sprof__Control__Event event;
@@ -82,9 +81,8 @@ struct target_request {
 	pid_t pid;
 	Sprof__Control__Event event;
 	uint32_t frequency_hz;
-	uid_t uid;
-	gid_t gid;
-	bool administrator, ephemeral;
+	struct requester requester;
+	bool ephemeral; /* for pulls only: ends with the last of them */
 };
 
 /* Called once with err NULL when it worked. */

@@ -22,6 +22,7 @@ struct target_job {
 	struct target *target; /* a reference */
 	target_fn done;        /* may be NULL */
 	void *context;
+	void (*then)(struct target_job *job); /* on the event loop, after the work */
 	struct error err;
 	/* what the work finds, for the event loop */
 	struct target_request request;
@@ -65,21 +66,36 @@ static void job_finish(struct target_job *job)
 	free(job);
 }
 
-static void submit(struct target_job *job, struct lane *lane, job_fn work, job_fn done)
+static void job_worked(void *context, bool worked)
 {
-	if (jobs_submit(job->target->pipeline->control, lane, JOB_LAST, work, done, job) == 0)
+	struct target_job *job = context;
+	if (worked) {
+		job->then(job);
+		return;
+	}
+	error_set(&job->err, ECANCELED, "sprofd is ending");
+	job_finish(job);
+}
+
+static void submit_in_order(struct target_job *job, struct lane *lane, enum job_order order, job_fn work,
+			    void (*then)(struct target_job *))
+{
+	job->then = then;
+	if (jobs_submit(job->target->pipeline->control, lane, order, work, job_worked, job) == 0)
 		return;
 	error_set(&job->err, ENOMEM, "out of memory or threads");
 	job_finish(job);
 }
 
-/* The second half of what the job does: before anything that was submitted meanwhile. */
-static void submit_next(struct target_job *job, struct lane *lane, job_fn work, job_fn done)
+static void submit(struct target_job *job, struct lane *lane, job_fn work, void (*then)(struct target_job *))
 {
-	if (jobs_submit(job->target->pipeline->control, lane, JOB_FIRST, work, done, job) == 0)
-		return;
-	error_set(&job->err, ENOMEM, "out of memory or threads");
-	job_finish(job);
+	submit_in_order(job, lane, JOB_LAST, work, then);
+}
+
+/* The second half of what the job does: before anything that was submitted meanwhile. */
+static void submit_next(struct target_job *job, struct lane *lane, job_fn work, void (*then)(struct target_job *))
+{
+	submit_in_order(job, lane, JOB_FIRST, work, then);
 }
 
 static void fail_without_job(struct target *target, target_fn done, void *context)
@@ -102,11 +118,11 @@ static int open_events(struct target_job *job, uint16_t generation, uint32_t fre
 {
 	struct target *target = job->target;
 	struct arming_options options = {
-	    .pid = target->pid,
-	    .slot = target->slot,
-	    .generation = generation,
-	    .event = target->event == SPROF__CONTROL__EVENT__EVENT_CYCLES ? ARMING_CYCLES : ARMING_CPU_CLOCK,
-	    .frequency_hz = frequency_hz,
+		.pid = target->pid,
+		.slot = target->slot,
+		.generation = generation,
+		.event = target->event == SPROF__CONTROL__EVENT__EVENT_CYCLES ? ARMING_CYCLES : ARMING_CPU_CLOCK,
+		.frequency_hz = frequency_hz,
 	};
 	int r = arming_open(target->pipeline->sampler, &options, ret, &job->err);
 	if (r == 0) {
@@ -117,6 +133,11 @@ static int open_events(struct target_job *job, uint16_t generation, uint32_t fre
 }
 
 /* --- attach --- */
+
+static bool may_look_into(const struct requester *requester, pid_t pid)
+{
+	return requester->administrator || process_is_wholly_own(pid, requester->uid, requester->gid);
+}
 
 static void on_exit_fd(evutil_socket_t fd, short what, void *context)
 {
@@ -131,9 +152,8 @@ static void work_start(void *context)
 		arming_start(job->target->arming);
 }
 
-static void done_start(void *context)
+static void done_start(struct target_job *job)
 {
-	struct target_job *job = context;
 	struct target *target = job->target;
 	if (target->state == SPROF__CONTROL__TARGET_STATE__TARGET_ARMING)
 		target->state = SPROF__CONTROL__TARGET_STATE__TARGET_LIVE;
@@ -149,7 +169,7 @@ static void work_attach(void *context)
 	const struct target_request *request = &job->request;
 	if (process_open(request->pid, &job->pidfd, &job->process, &job->err) < 0)
 		return;
-	if (!request->administrator && !process_is_wholly_own(request->pid, request->uid, request->gid)) {
+	if (!may_look_into(&request->requester, request->pid)) {
 		error_set(&job->err, EPERM,
 			  "process %d is not wholly yours (its user and group ids, no capabilities, dumpable): ask "
 			  "root, or to be added to the "
@@ -170,9 +190,8 @@ static void work_attach(void *context)
 	open_events(job, 0, request->frequency_hz, &job->arming);
 }
 
-static void done_attach(void *context)
+static void done_attach(struct target_job *job)
 {
-	struct target_job *job = context;
 	struct target *target = job->target;
 	target->arming = TAKE_PTR(job->arming);
 	if (!job->err.code) {
@@ -209,11 +228,9 @@ void target_attach(struct target *target, target_fn done, void *context)
 		return;
 	}
 	job->request = (struct target_request){
-	    .pid = target->pid,
-	    .frequency_hz = target->frequency_hz,
-	    .uid = target->owner_uid,
-	    .gid = target->owner_gid,
-	    .administrator = target->administered,
+		.pid = target->pid,
+		.frequency_hz = target->frequency_hz,
+		.requester = target->owner,
 	};
 	submit(job, &target->events, work_attach, done_attach);
 }
@@ -228,9 +245,8 @@ static void work_close_old(void *context)
 	arming_close(TAKE_PTR(job->arming));
 }
 
-static void done_close_old(void *context)
+static void done_close_old(struct target_job *job)
 {
-	struct target_job *job = context;
 	job->target->periods_before += job->periods;
 	job_finish(job);
 }
@@ -247,9 +263,8 @@ static void work_rate(void *context)
 		arming_start(job->arming);
 }
 
-static void done_rate(void *context)
+static void done_rate(struct target_job *job)
 {
-	struct target_job *job = context;
 	struct target *target = job->target;
 	if (job->err.code) {
 		job_finish(job);
@@ -303,10 +318,10 @@ static void work_count(void *context)
 	count_periods(context);
 }
 
-static void done_count(void *context)
+static void done_count(struct target_job *job)
 {
-	take_counts(context);
-	job_finish(context);
+	take_counts(job);
+	job_finish(job);
 }
 
 /* Whether the process may run without our events: it has executed another program, or has used CPU time of which the events tell nothing. */
@@ -333,16 +348,14 @@ static void work_supervise(void *context)
 		return;
 	count_periods(job);
 	job->rearm = needs_arming(target, &job->process);
-	if (job->rearm && !target->administered &&
-	    !process_is_wholly_own(target->pid, target->owner_uid, target->owner_gid))
+	if (job->rearm && !may_look_into(&target->owner, target->pid))
 		error_set(
-		    &job->err, EPERM,
-		    "exec_not_permitted: the process has executed a program that its requester may not look into");
+			&job->err, EPERM,
+			"exec_not_permitted: the process has executed a program that its requester may not look into");
 }
 
-static void done_supervise(void *context)
+static void done_supervise(struct target_job *job)
 {
-	struct target_job *job = context;
 	struct target *target = job->target;
 	take_counts(job);
 	if (job->process.threads)
@@ -373,9 +386,8 @@ static void work_mappings(void *context)
 	proc_maps_read(job->target->pid, job->target->pipeline->files, &job->maps);
 }
 
-static void done_mappings(void *context)
+static void done_mappings(struct target_job *job)
 {
-	struct target_job *job = context;
 	/* The number may have been reused while we read: then the process of our pidfd has exited. */
 	if (process_has_exited(job->target->pidfd)) {
 		maps_unref(job->maps);
@@ -428,9 +440,8 @@ static void work_end(void *context)
 	arming_close(TAKE_PTR(target->arming));
 }
 
-static void done_end(void *context)
+static void done_end(struct target_job *job)
 {
-	struct target_job *job = context;
 	struct target *target = job->target;
 	struct pipeline *pipeline = target->pipeline;
 	if (!job->ends) { /* somebody else ended it first, and that is what counts */
@@ -451,7 +462,7 @@ static void done_end(void *context)
 	}
 	for (struct window *window = target->windows, *next; window; window = next) {
 		next = window->next;
-		window->cut_short(window->context);
+		window->cut_short(window->context); /* may close it */
 	}
 	pipeline_target_ended(pipeline, target);
 	job_finish(job);
@@ -523,7 +534,7 @@ void target_settle(struct target *target, target_fn done, void *context)
 		return;
 	}
 	*settling = (struct settling){
-	    .target = target_ref(target), .done = done, .context = context, .timer = timer, .pending = 1};
+		.target = target_ref(target), .done = done, .context = context, .timer = timer, .pending = 1};
 	struct timeval limit = {.tv_sec = SETTLE_SECONDS};
 	event_add(timer, &limit);
 	if (target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->ending) {

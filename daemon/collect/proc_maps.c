@@ -1,5 +1,6 @@
 #include "collect/proc_maps.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -94,7 +95,7 @@ static enum mapping_kind kind_of(const struct proc_maps_line *line)
 }
 
 struct collection {
-	pid_t pid;
+	pid_t pid; /* whose /proc is read */
 	struct file_registry *files;
 	struct mapping *mappings;
 	size_t n, room;
@@ -122,11 +123,11 @@ static int add_line(struct collection *collection, const struct proc_maps_line *
 		collection->room = room;
 	}
 	struct mapping mapping = {
-	    .start = line->start,
-	    .end = line->end,
-	    .file_offset = line->inode ? line->offset : 0,
-	    .kind = kind_of(line),
-	    .name = strdup(line->name[0] ? line->name : "//anon"),
+		.start = line->start,
+		.end = line->end,
+		.file_offset = line->inode ? line->offset : 0,
+		.kind = kind_of(line),
+		.name = strdup(line->name[0] ? line->name : "//anon"),
 	};
 	if (!mapping.name)
 		return -ENOMEM;
@@ -170,16 +171,46 @@ static size_t main_index(const struct collection *collection)
 	return i;
 }
 
-int proc_maps_read(pid_t pid, struct file_registry *files, struct maps **ret)
+/* Reads the mappings by one thread's /proc. */
+static int read_thread(pid_t tid, struct collection *collection)
 {
 	char path[64];
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)tid);
 	_cleanup_fclose_ FILE *file = fopen(path, "re");
 	if (!file)
 		return errno == ENOENT ? -ESRCH : -errno;
-	struct collection collection = {.pid = pid, .files = files};
-	int r = read_lines(file, &collection);
+	collection->pid = tid;
+	return read_lines(file, collection);
+}
+
+/* A leader that has ended before its threads has no mappings to show any more: its threads do. */
+static int read_other_threads(pid_t pid, struct collection *collection)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	_cleanup_closedir_ DIR *directory = opendir(path);
+	if (!directory)
+		return -ESRCH;
+	struct dirent *entry;
+	int r = 0;
+	while (r == 0 && collection->n == 0 && (entry = readdir(directory))) {
+		pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+		if (tid <= 0 || tid == pid)
+			continue;
+		r = read_thread(tid, collection);
+		if (r == -ESRCH)
+			r = 0;
+	}
+	return r;
+}
+
+int proc_maps_read(pid_t pid, struct file_registry *files, struct maps **ret)
+{
+	struct collection collection = {.files = files};
 	struct maps *maps = NULL;
+	int r = read_thread(pid, &collection);
+	if (r == 0 && collection.n == 0)
+		r = read_other_threads(pid, &collection);
 	if (r == 0)
 		r = maps_new(collection.mappings, collection.n, main_index(&collection), &maps);
 	if (r == 0) /* the references are the snapshot's now; the names were copied */
