@@ -107,7 +107,8 @@ START_TEST(the_budget_of_fds_holds)
 	enum { BUDGET = 3, FILES = 10 };
 	struct file_registry *registry = file_registry_new(BUDGET);
 	struct file *files[FILES];
-	int fds[FILES], held[FILES], open_fds = 0;
+	int fds[FILES], held[FILES + 1], open_fds = 0;
+	held[FILES] = new_file("y");
 	for (int i = 0; i < FILES; i++) {
 		held[i] = new_file("x"); /* keeps the inode from being reused */
 		fds[i] = reopen(held[i]);
@@ -118,7 +119,7 @@ START_TEST(the_budget_of_fds_holds)
 	ck_assert_int_eq(open_fds, BUDGET);
 	ck_assert_uint_eq(file_registry_count(registry), FILES);
 	file_unref(files[FILES - 1]); /* had none: gives none back */
-	ck_assert_int_eq(file_registry_intern(registry, new_file("y"), &files[FILES - 1]), 0);
+	ck_assert_int_eq(file_registry_intern(registry, reopen(held[FILES]), &files[FILES - 1]), 0);
 	ck_assert_int_lt(files[FILES - 1]->fd, 0);
 	file_unref(files[0]); /* had one */
 	ck_assert_int_eq(file_registry_intern(registry, new_file("z"), &files[0]), 0);
@@ -127,6 +128,7 @@ START_TEST(the_budget_of_fds_holds)
 		file_unref(files[i]);
 		close(held[i]);
 	}
+	close(held[FILES]);
 	file_registry_free(registry);
 }
 END_TEST
