@@ -82,6 +82,22 @@ static struct maps *give_maps(void *context, uint32_t version)
 	return ((struct workload *)context)->maps;
 }
 
+/* ns of CPU time for each sample when they are all of the same 40-frame stack. */
+static double repeated_sample_ns(const struct workload *workload)
+{
+	struct epoch *epoch = epoch_new(BUDGET_BYTES);
+	if (!epoch)
+		errx(1, "out of memory");
+	struct sample sample = {.time_ns = 1, .tid = 1, .comm = "example", .n_user = 40, .user = workload->stacks[0]};
+	uint64_t start = clock_thread_cpu_ns();
+	for (size_t i = 0; i < workload->n_samples; i++)
+		if (epoch_add(epoch, &sample, NULL) < 0)
+			errx(1, "epoch_add failed");
+	uint64_t spent = clock_thread_cpu_ns() - start;
+	epoch_unref(epoch);
+	return (double)spent / (double)workload->n_samples;
+}
+
 static void add_samples(const struct workload *workload, struct retention *retention)
 {
 	uint64_t state = 2, aged_out = 0;
@@ -109,9 +125,9 @@ static void name_locations(struct profile *profile)
 		struct profile_location *location = &profile->locations[i];
 		char name[128];
 		uint64_t function = (location->address - TEXT_START) / FUNCTION_BYTES;
-		int n =
-		    snprintf(name, sizeof(name), "example::module_%" PRIu64 "::function_%" PRIu64 "(int, char const*)",
-			     function / 50, function);
+		int n = snprintf(name, sizeof(name),
+				 "example::module_%" PRIu64 "::function_%" PRIu64 "(int, char const*)", function / 50,
+				 function);
 		struct profile_line *line = arena_alloc(&profile->arena, sizeof(*line));
 		char *copy = arena_strndup(&profile->arena, name, (size_t)n);
 		if (!line || !copy)
@@ -137,7 +153,7 @@ static void pull(struct workload *workload, struct retention *retention)
 	if (retention_snapshot(retention, &epochs, &n_epochs) < 0)
 		errx(1, "retention_snapshot failed");
 	struct store_build_options options = {
-	    .include_kernel = true, .maps = give_maps, .maps_context = workload, .budget_bytes = BUDGET_BYTES};
+		.include_kernel = true, .maps = give_maps, .maps_context = workload, .budget_bytes = BUDGET_BYTES};
 	struct profile *profile;
 	uint64_t cut;
 	if (store_build_profile(epochs, n_epochs, &options, &profile, &cut) < 0)
@@ -179,12 +195,14 @@ int main(int argc, char **argv)
 	struct retention *retention = retention_new(BUDGET_BYTES);
 	if (!retention)
 		errx(1, "out of memory");
+	printf("epoch_add %.0f ns per sample, one stack of 40 frames again and again\n", repeated_sample_ns(&workload));
 	uint64_t start = clock_thread_cpu_ns();
 	add_samples(&workload, retention);
 	uint64_t spent = clock_thread_cpu_ns() - start;
 	struct epoch_totals totals;
 	retention_totals(retention, &totals);
-	printf("retention_add %.0f ns per sample (%" PRIu64 " samples, %" PRIu64 " stacks, %" PRIu64 " KiB)\n",
+	printf("retention_add %.0f ns per sample, stacks at random (%" PRIu64 " samples, %" PRIu64 " stacks, %" PRIu64
+	       " KiB)\n",
 	       (double)spent / (double)workload.n_samples, totals.samples, totals.n_stacks, totals.bytes / 1024);
 	long before_kib = peak_rss_kib();
 	for (size_t i = 0; i < repeats; i++)

@@ -98,7 +98,7 @@ static void print_threads(const Profile *profile)
 	for (size_t i = 0; i < profile->n_sample; i++) {
 		const char *comm = profile_check_label(profile, profile->sample[i], "comm");
 		struct sum *sum =
-		    sum_of(&threads, profile_check_label(profile, profile->sample[i], "tid"), comm ? comm : "");
+			sum_of(&threads, profile_check_label(profile, profile->sample[i], "tid"), comm ? comm : "");
 		sum->self_count += profile->sample[i]->value[0];
 		sum->self_ns += profile->sample[i]->value[1];
 	}

@@ -157,14 +157,14 @@ static int check_header(const struct check *check)
 	     "period_type is not cpu/nanoseconds");
 	RULE(check,
 	     is_string(check, profile->default_sample_type) &&
-		 strcmp(text(check, profile->default_sample_type), "cpu") == 0,
+		     strcmp(text(check, profile->default_sample_type), "cpu") == 0,
 	     "default_sample_type is not cpu");
 	RULE(check, profile->period >= 0 && profile->time_nanos >= 0 && profile->duration_nanos >= 0,
 	     "period, time or duration is negative");
 	RULE(check, profile->drop_frames == 0 && profile->keep_frames == 0, "drop_frames or keep_frames is set");
 	RULE(check,
 	     is_string(check, profile->doc_url) &&
-		 (profile->doc_url == 0 || strstr(text(check, profile->doc_url), "://")),
+		     (profile->doc_url == 0 || strstr(text(check, profile->doc_url), "://")),
 	     "doc_url is not absolute");
 	for (size_t i = 0; i < profile->n_comment; i++)
 		RULE(check, is_string(check, profile->comment[i]), "comment %zu is no string", i);
@@ -184,7 +184,7 @@ static int check_mapping(const struct check *check, size_t i)
 	     "mapping %zu: the build-id is no hex number: %.60s", i, build_id);
 	RULE(check,
 	     mapping->has_functions ||
-		 (!mapping->has_filenames && !mapping->has_line_numbers && !mapping->has_inline_frames),
+		     (!mapping->has_filenames && !mapping->has_line_numbers && !mapping->has_inline_frames),
 	     "mapping %zu has files, lines or inlined frames but no functions", i);
 	return 0;
 }
@@ -204,7 +204,7 @@ static int check_function(const struct check *check, size_t i)
 	RULE(check, function->id == i + 1, "function %zu has id %" PRIu64, i, function->id);
 	RULE(check,
 	     is_string(check, function->name) && is_string(check, function->system_name) &&
-		 is_string(check, function->filename),
+		     is_string(check, function->filename),
 	     "function %zu: no such string", i);
 	RULE(check, function->name != 0, "function %zu has no name", i);
 	RULE(check, function->start_line >= 0, "function %zu: start_line is negative", i);
@@ -252,7 +252,7 @@ static int check_location(const struct check *check, size_t i)
 	     location->mapping_id);
 	RULE(check, !location->is_folded, "location %zu is folded", i);
 	const MESSAGE(Mapping) *mapping =
-	    location->mapping_id ? check->profile->mapping[location->mapping_id - 1] : NULL;
+		location->mapping_id ? check->profile->mapping[location->mapping_id - 1] : NULL;
 	RULE(check,
 	     !mapping || (location->address >= mapping->memory_start && location->address < mapping->memory_limit),
 	     "location %zu: address %#" PRIx64 " lies outside its mapping", i, location->address);

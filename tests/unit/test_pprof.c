@@ -23,34 +23,45 @@ struct made {
 static void make(struct made *made)
 {
 	*made = (struct made){
-	    .mappings = {{.start = 0x400000,
-			  .end = 0x500000,
-			  .file_offset = 0x1000,
-			  .kind = MAPPING_FILE,
-			  .name = "/bin/program",
-			  .build_id = "00ff12",
-			  .has_functions = true},
-			 {.start = UINT64_C(0xffff800000000000),
-			  .end = UINT64_MAX,
-			  .kind = MAPPING_KERNEL,
-			  .name = "[kernel.kallsyms]",
-			  .build_id = ""}},
-	    .lines =
-		{{.name = "inner()", .system_name = "_Z5innerv", .filename = "a.cc", .line = 12, .start_line = 10},
-		 {.name = "outer()", .system_name = "_Z5outerv", .filename = NULL},
-		 {.name = "inner()", .system_name = "_Z5innerv", .filename = "a.cc", .line = 15, .start_line = 10}},
-	    .stack = {2, 0, 1},
-	    .comments = {"samples=3", "version=1"},
+		.mappings = {{.start = 0x400000,
+			      .end = 0x500000,
+			      .file_offset = 0x1000,
+			      .kind = MAPPING_FILE,
+			      .name = "/bin/program",
+			      .build_id = "00ff12",
+			      .has_functions = true},
+			     {.start = UINT64_C(0xffff800000000000),
+			      .end = UINT64_MAX,
+			      .kind = MAPPING_KERNEL,
+			      .name = "[kernel.kallsyms]",
+			      .build_id = ""}},
+		.lines = {{.name = "inner()",
+			   .system_name = "_Z5innerv",
+			   .filename = "a.cc",
+			   .line = 12,
+			   .start_line = 10},
+			  {.name = "outer()", .system_name = "_Z5outerv", .filename = NULL},
+			  {.name = "inner()",
+			   .system_name = "_Z5innerv",
+			   .filename = "a.cc",
+			   .line = 15,
+			   .start_line = 10}},
+		.stack = {2, 0, 1},
+		.comments = {"samples=3", "version=1"},
 	};
 	made->locations[0] =
-	    (struct profile_location){.address = 0x400123, .mapping = 0, .n_lines = 2, .lines = made->lines};
+		(struct profile_location){.address = 0x400123, .mapping = 0, .n_lines = 2, .lines = made->lines};
 	made->locations[1] =
-	    (struct profile_location){.address = 0x400200, .mapping = 0, .n_lines = 1, .lines = &made->lines[2]};
+		(struct profile_location){.address = 0x400200, .mapping = 0, .n_lines = 1, .lines = &made->lines[2]};
 	made->locations[2] = (struct profile_location){.address = UINT64_C(0xffffffff81000000), .mapping = 1};
-	made->samples[0] = (struct profile_sample){
-	    .count = 2, .cpu_ns = 20000000, .tid = 11, .comm = "worker", .n_locations = 3, .locations = made->stack};
+	made->samples[0] = (struct profile_sample){.count = 2,
+						   .cpu_ns = 20000000,
+						   .tid = 11,
+						   .comm = "worker",
+						   .n_locations = 3,
+						   .locations = made->stack};
 	made->samples[1] = (struct profile_sample){
-	    .count = 1, .cpu_ns = 10000000, .tid = 12, .comm = "", .n_locations = 1, .locations = &made->stack[2]};
+		.count = 1, .cpu_ns = 10000000, .tid = 12, .comm = "", .n_locations = 1, .locations = &made->stack[2]};
 	made->profile = (struct profile){.n_mappings = 2,
 					 .n_locations = 3,
 					 .n_samples = 2,

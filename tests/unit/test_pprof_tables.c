@@ -43,27 +43,27 @@ static const struct {
 	const char *bad, *good;
 } repairs[] = {
 #define R "\xEF\xBF\xBD"
-    {"plain", "plain"},
-    {"gr\xC3\xBC\xC3\x9F"
-     "e",
-     "gr\xC3\xBC\xC3\x9F"
-     "e"},
-    {"\xE2\x82\xAC \xF0\x9F\x98\x80 \xF4\x8F\xBF\xBF", "\xE2\x82\xAC \xF0\x9F\x98\x80 \xF4\x8F\xBF\xBF"},
-    {"\xFF", R},
-    {"a\x80z", "a" R "z"},
-    {"\xC3", R},       /* cut off */
-    {"\xE2\x82", R R}, /* cut off */
-    {"\xE2\x82"
-     "a",
-     R R "a"},
-    {"\xC0\xAF", R R},             /* overlong */
-    {"\xE0\x80\xAF", R R R},       /* overlong */
-    {"\xED\xA0\x80", R R R},       /* surrogate */
-    {"\xF4\x90\x80\x80", R R R R}, /* above U+10FFFF */
-    {"\xF8\x88\x80\x80\x80", R R R R R},
-    {"a\x1b[31mb\n", "a" R "[31mb" R}, /* no escape sequence reaches a terminal */
-    {"\xC2\x9B", R R},                 /* CSI in one character */
-    {"\x7f", R},
+	{"plain", "plain"},
+	{"gr\xC3\xBC\xC3\x9F"
+	 "e",
+	 "gr\xC3\xBC\xC3\x9F"
+	 "e"},
+	{"\xE2\x82\xAC \xF0\x9F\x98\x80 \xF4\x8F\xBF\xBF", "\xE2\x82\xAC \xF0\x9F\x98\x80 \xF4\x8F\xBF\xBF"},
+	{"\xFF", R},
+	{"a\x80z", "a" R "z"},
+	{"\xC3", R},       /* cut off */
+	{"\xE2\x82", R R}, /* cut off */
+	{"\xE2\x82"
+	 "a",
+	 R R "a"},
+	{"\xC0\xAF", R R},             /* overlong */
+	{"\xE0\x80\xAF", R R R},       /* overlong */
+	{"\xED\xA0\x80", R R R},       /* surrogate */
+	{"\xF4\x90\x80\x80", R R R R}, /* above U+10FFFF */
+	{"\xF8\x88\x80\x80\x80", R R R R R},
+	{"a\x1b[31mb\n", "a" R "[31mb" R}, /* no escape sequence reaches a terminal */
+	{"\xC2\x9B", R R},                 /* CSI in one character */
+	{"\x7f", R},
 #undef R
 };
 
@@ -89,7 +89,7 @@ START_TEST(functions_are_kept_once)
 		for (int64_t i = 0; i < 3000; i++) {
 			/* Four that differ in one member each. */
 			struct function function = {
-			    .name = 1 + i / 4, .system_name = 1, .filename = 1, .start_line = 1};
+				.name = 1 + i / 4, .system_name = 1, .filename = 1, .start_line = 1};
 			function.system_name += i % 4 == 1;
 			function.filename += i % 4 == 2;
 			function.start_line += i % 4 == 3;

@@ -122,7 +122,7 @@ START_TEST(seeded_hash_spreads_chosen_keys)
 		for (uint64_t i = 0; i < 20000; i++) {
 			uint64_t key = i << shift;
 			ck_assert_ptr_nonnull(
-			    add(&set, &heap, key, (uint32_t)hash_bytes(&key, sizeof(key), hash_seed())));
+				add(&set, &heap, key, (uint32_t)hash_bytes(&key, sizeof(key), hash_seed())));
 		}
 		ck_assert_double_lt(mean_probes(&set), 3.0);
 		set_free(&set, &heap);
