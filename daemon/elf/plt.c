@@ -166,11 +166,12 @@ static int visit_tables(struct plt *plt, Elf *elf, Elf_Scn *section, const char 
 {
 	GElf_Shdr header;
 	Elf_Data *data = NULL;
-	if (!section_content(section, &header, &data))
+	bool is_rela_plt = strcmp(name, ".rela.plt") == 0;
+	/* By its name first: to ask for the content is to read it. */
+	if ((!is_rela_plt && strcmp(name, ".rela.dyn") != 0) || !section_content(section, &header, &data) ||
+	    header.sh_type != SHT_RELA)
 		return 0;
-	if (header.sh_type == SHT_RELA && (strcmp(name, ".rela.plt") == 0 || strcmp(name, ".rela.dyn") == 0))
-		return read_relocations(plt, elf, data, strcmp(name, ".rela.plt") == 0);
-	return 0;
+	return read_relocations(plt, elf, data, is_rela_plt);
 }
 
 static int visit_entries(struct plt *plt, Elf *elf, Elf_Scn *section, const char *name)

@@ -51,7 +51,7 @@ static void read_loads(const char *path)
 		uint64_t offset = 0, address = 0, bytes = 0;
 		if (n_loads < 16 && strstr(line, " R E ") &&
 		    sscanf(line, " LOAD 0x%" SCNx64 " 0x%" SCNx64 " 0x%*x 0x%" SCNx64, &offset, &address, &bytes) ==
-			3) {
+			    3) {
 			load_offset[n_loads] = offset;
 			load_address[n_loads] = address;
 			load_bytes[n_loads++] = bytes;
@@ -205,8 +205,8 @@ static void compare_plt(const char *path, size_t at_least)
 {
 	struct image *image = open_path(path);
 	read_loads(path);
-	_cleanup_pclose_ FILE *pipe =
-	    run("LC_ALL=C objdump -d --no-show-raw-insn -j .plt -j .plt.got -j .plt.sec '%s' 2>/dev/null; true", path);
+	_cleanup_pclose_ FILE *pipe = run(
+		"LC_ALL=C objdump -d --no-show-raw-insn -j .plt -j .plt.got -j .plt.sec '%s' 2>/dev/null; true", path);
 	char line[TEXT_BYTES], name[TEXT_BYTES];
 	size_t checked = 0;
 	while (fgets(line, sizeof(line), pipe)) {
@@ -244,7 +244,7 @@ START_TEST(plt_entries_of_ifuncs)
 	struct image *image = open_path("/lib/x86_64-linux-gnu/libc.so.6");
 	read_loads("/lib/x86_64-linux-gnu/libc.so.6");
 	_cleanup_pclose_ FILE *pipe =
-	    run("LC_ALL=C objdump -d -j .plt '%s' | grep '<\\*ABS\\*'", "/lib/x86_64-linux-gnu/libc.so.6");
+		run("LC_ALL=C objdump -d -j .plt '%s' | grep '<\\*ABS\\*'", "/lib/x86_64-linux-gnu/libc.so.6");
 	char line[TEXT_BYTES];
 	size_t named = 0, memory_functions = 0;
 	while (fgets(line, sizeof(line), pipe)) {
@@ -267,10 +267,10 @@ START_TEST(demangled_as_cxxfilt_does)
 	struct image *image = open_path(path);
 	read_loads(path);
 	_cleanup_pclose_ FILE *pipe =
-	    run("nm -D -S --defined-only '%s' | awk '$3 ~ /[TW]/ && NR %% 5 == 0 {sub(/@.*/, \"\", $4); print $1, $4}'"
-		" > /tmp/sprof-test-cxxfilt.$$ && awk '{print $2}' /tmp/sprof-test-cxxfilt.$$ | c++filt -i |"
-		" paste -d ' ' /tmp/sprof-test-cxxfilt.$$ - ; rm -f /tmp/sprof-test-cxxfilt.$$",
-		path);
+		run("f=$(mktemp) && nm -D -S --defined-only '%s' |"
+		    " awk '$3 ~ /[TW]/ && NR %% 5 == 0 {sub(/@.*/, \"\", $4); print $1, $4}' > $f &&"
+		    " awk '{print $2}' $f | c++filt -i | paste -d ' ' $f - && rm $f",
+		    path);
 	char line[TEXT_BYTES], raw[TEXT_BYTES];
 	size_t checked = 0;
 	while (fgets(line, sizeof(line), pipe)) {
