@@ -32,7 +32,9 @@ static void connection_free(struct connection *connection)
 		event_free(connection->attention);
 	if (connection->buffers)
 		bufferevent_decref(connection->buffers);
-	if (connection->http)
+	if (connection->http && connection->turned_away)
+		connection->serve->turned_away--;
+	else if (connection->http)
 		connection->serve->counters.connections--;
 	TAILQ_REMOVE(&connection->serve->connections, connection, link);
 	free(connection);
@@ -262,18 +264,19 @@ static int watch(struct connection *connection, int fd)
 	return 0;
 }
 
+/* For those above even the number that can be told over HTTP. They may be told only of a reset. */
 static void refuse(struct connection *connection, struct evhttp_connection *http, int fd)
 {
 	char page[512], request[SERVE_MAX_HEADER_BYTES];
-	int length = format_page(503, "too many clients at once: try again later", page, sizeof(page));
-	/* What was sent already is taken in, else the client would be told of a reset rather than of this. */
+	int length = format_page(503, SERVE_TOO_MANY_TEXT, page, sizeof(page));
 	recv(fd, request, sizeof(request), MSG_DONTWAIT);
 	send(fd, page, (size_t)length, MSG_DONTWAIT | MSG_NOSIGNAL);
-	connection->serve->counters.connections_refused++;
 	connection_free(connection);
 	evhttp_connection_free(http);
 }
 
+/* A connection above the limit is let in for the short while in which it asks, and its answer is that there are too many: a socket
+ * that is closed at once looks to a client as if there were no daemon. */
 static void adopt(struct connection *connection)
 {
 	struct serve *serve = connection->serve;
@@ -285,15 +288,23 @@ static void adopt(struct connection *connection)
 		connection_free(connection);
 		return;
 	}
-	if (serve->counters.connections >= serve->options.max_connections || watch(connection, fd) < 0) {
+	bool turn_away = serve->counters.connections >= serve->options.max_connections;
+	if (turn_away)
+		serve->counters.connections_refused++;
+	if ((turn_away && serve->turned_away >= SERVE_MAX_TURNED_AWAY) || watch(connection, fd) < 0) {
 		refuse(connection, http, fd);
 		return;
 	}
 	connection->http = http;
-	serve->counters.connections++;
+	connection->turned_away = turn_away;
 	evhttp_connection_set_closecb(http, on_end, connection);
 	connection->state = CONNECTION_RECEIVING;
-	connection->deadline_ns = idle_deadline(connection);
+	connection->deadline_ns =
+		turn_away ? clock_monotonic_ns() + SERVE_TURN_AWAY_S * NS_PER_S : idle_deadline(connection);
+	if (turn_away)
+		serve->turned_away++;
+	else
+		serve->counters.connections++;
 }
 
 void connection_adopt_all(struct serve *serve)

@@ -26,8 +26,12 @@ enum {
 	SERVE_MAX_BODY_BYTES = 64 * 1024,
 	SERVE_MAX_INPUT_BYTES = 2 * SERVE_MAX_BODY_BYTES, /* buffered from one client */
 	SERVE_MIN_PROGRESS_BYTES = 64 * 1024,       /* that a client reads of its answer within each idle_timeout_s */
+	SERVE_MAX_TURNED_AWAY = 32,                 /* connections above the limit that are let in to be told so */
+	SERVE_TURN_AWAY_S = 2,                      /* within which they must ask */
 	SERVE_MAX_OUTPUT_BYTES = 256 * 1024 * 1024, /* buffered for all clients together, unless it is one answer */
 };
+
+#define SERVE_TOO_MANY_TEXT "too many clients at once: try again later"
 
 enum connection_state {
 	CONNECTION_RECEIVING, /* idle, or a request is coming in: until deadline_ns */
@@ -42,6 +46,7 @@ struct connection {
 	struct bufferevent *buffers;    /* a reference of our own */
 	struct serve_peer peer;
 	enum connection_state state;
+	bool turned_away;          /* above the limit of connections: whatever it asks, the answer is 503 */
 	uint64_t deadline_ns;      /* CLOCK_MONOTONIC; 0: none */
 	size_t output_bytes;       /* that were left when the deadline was set */
 	struct serve_reply *reply; /* while WAITING */
@@ -61,7 +66,8 @@ struct serve {
 	struct serve_handlers handlers;
 	void *context;
 	struct connection_list connections; /* oldest first */
-	struct serve_counters counters;     /* connections: the adopted */
+	struct serve_counters counters;     /* connections: the adopted, but for those turned away */
+	unsigned turned_away;               /* connections */
 };
 
 struct serve_reply {

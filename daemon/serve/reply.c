@@ -26,7 +26,7 @@ static void free_data(const void *data, size_t bytes, void *context)
 	free(context);
 }
 
-static void add_headers(struct evhttp_request *request, const struct answer *answer, bool head)
+static void add_headers(struct evhttp_request *request, const struct answer *answer, bool head, bool close)
 {
 	struct evkeyvalq *headers = evhttp_request_get_output_headers(request);
 	char text[300];
@@ -42,6 +42,8 @@ static void add_headers(struct evhttp_request *request, const struct answer *ans
 		evhttp_add_header(headers, "Allow", answer->allow);
 	if (answer->location)
 		evhttp_add_header(headers, "Location", answer->location);
+	if (close)
+		evhttp_add_header(headers, "Connection", "close");
 	if (answer->plain_error)
 		evhttp_add_header(headers, "X-Go-Pprof", "1");
 	if (head && answer->content_type && !answer->unknown_length) { /* evhttp gives the length of what it sends */
@@ -81,7 +83,7 @@ static void reply_finish(struct serve_reply *reply, struct answer *answer)
 	}
 	if (answer->status >= 400)
 		connection->serve->counters.errors++;
-	add_headers(reply->request, answer, reply->head);
+	add_headers(reply->request, answer, reply->head, connection->turned_away);
 	evhttp_request_set_on_complete_cb(reply->request, connection_on_sent, connection);
 	connection_begin_writing(connection);
 	evhttp_send_reply(reply->request, answer->status, NULL, body);
@@ -204,9 +206,11 @@ void serve_reply_empty(struct serve_reply *reply)
 void serve_reply_bytes(struct serve_reply *reply, const char *content_type, const char *filename, uint8_t *data,
 		       size_t bytes)
 {
-	send_body(reply,
-		  &(struct answer){
-		      .status = 200, .content_type = content_type, .filename = filename, .data = data, .bytes = bytes});
+	send_body(reply, &(struct answer){.status = 200,
+					  .content_type = content_type,
+					  .filename = filename,
+					  .data = data,
+					  .bytes = bytes});
 }
 
 void serve_reply_error(struct serve_reply *reply, const struct error *err)

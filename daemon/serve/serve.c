@@ -33,12 +33,12 @@ static struct request_text text_of(struct evhttp_request *request)
 	const struct evhttp_uri *uri = evhttp_request_get_evhttp_uri(request);
 	struct evbuffer *body = evhttp_request_get_input_buffer(request);
 	return (struct request_text){
-	    .method = method_of(evhttp_request_get_command(request)),
-	    .path = evhttp_uri_get_path(uri),
-	    .query = evhttp_uri_get_query(uri),
-	    .content_type = evhttp_find_header(evhttp_request_get_input_headers(request), "Content-Type"),
-	    .body = evbuffer_pullup(body, -1),
-	    .body_bytes = evbuffer_get_length(body),
+		.method = method_of(evhttp_request_get_command(request)),
+		.path = evhttp_uri_get_path(uri),
+		.query = evhttp_uri_get_query(uri),
+		.content_type = evhttp_find_header(evhttp_request_get_input_headers(request), "Content-Type"),
+		.body = evbuffer_pullup(body, -1),
+		.body_bytes = evbuffer_get_length(body),
 	};
 }
 
@@ -96,6 +96,10 @@ static void on_request(struct evhttp_request *http_request, void *context)
 	struct request_text text = text_of(http_request);
 	reply->head = text.method == METHOD_HEAD;
 	reply->wanted = media_wanted(evhttp_find_header(evhttp_request_get_input_headers(http_request), "Accept"));
+	if (connection->turned_away) {
+		reply_refuse(reply, 503, NULL, SERVE_TOO_MANY_TEXT);
+		return;
+	}
 	struct request request;
 	struct error err = {0};
 	char allow[REQUEST_ALLOW_BYTES] = "";
@@ -148,12 +152,12 @@ static int make_http(struct serve *serve)
 	/* A body that is too large is taken in before it is refused, since a client may not look for an answer while it sends. */
 	evhttp_set_flags(serve->http, EVHTTP_SERVER_LINGERING_CLOSE);
 	evhttp_set_allowed_methods(serve->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD | EVHTTP_REQ_POST | EVHTTP_REQ_PATCH |
-						    EVHTTP_REQ_DELETE | EVHTTP_REQ_PUT | EVHTTP_REQ_OPTIONS |
-						    EVHTTP_REQ_TRACE);
+							EVHTTP_REQ_DELETE | EVHTTP_REQ_PUT | EVHTTP_REQ_OPTIONS |
+							EVHTTP_REQ_TRACE);
 	evhttp_set_bevcb(serve->http, connection_new, serve);
 	evhttp_set_gencb(serve->http, on_request, serve);
 	struct evconnlistener *listener =
-	    evconnlistener_new(serve->base, NULL, NULL, LEV_OPT_CLOSE_ON_EXEC, 0, serve->options.listen_fd);
+		evconnlistener_new(serve->base, NULL, NULL, LEV_OPT_CLOSE_ON_EXEC, 0, serve->options.listen_fd);
 	if (!listener)
 		return -ENOMEM;
 	evconnlistener_set_error_cb(listener, on_accept_error);

@@ -25,10 +25,12 @@ struct serve;
 struct serve_reply; /* one request's answer; must be completed exactly once, also when the client is gone (then it is a no-op) */
 
 /* Each sends and releases the reply. */
-void serve_reply_message(struct serve_reply *reply, const ProtobufCMessage *message); /* 200; protobuf or JSON, as the client accepts */
-void serve_reply_empty(struct serve_reply *reply);                                    /* 204 */
+void serve_reply_message(struct serve_reply *reply,
+			 const ProtobufCMessage *message); /* 200; protobuf or JSON, as the client accepts */
+void serve_reply_empty(struct serve_reply *reply);         /* 204 */
 /* Takes ownership of data (malloc'ed). With Content-Disposition: attachment; filename="..." unless filename is NULL. */
-void serve_reply_bytes(struct serve_reply *reply, const char *content_type, const char *filename, uint8_t *data, size_t bytes);
+void serve_reply_bytes(struct serve_reply *reply, const char *content_type, const char *filename, uint8_t *data,
+		       size_t bytes);
 /* The HTTP status follows from err->code (ENOENT/ESRCH 404, EPERM/EACCES 403, EINVAL/ERANGE 400, EEXIST/EBUSY 409, ENOSPC/EMFILE/ENOMEM/EAGAIN 503,
  * EOPNOTSUPP/ENODEV 501, else 500); the body is its text: control Error for protobuf and JSON, else text/plain with X-Go-Pprof: 1. */
 void serve_reply_error(struct serve_reply *reply, const struct error *err);
@@ -47,11 +49,11 @@ struct serve_handlers {
 	void (*attach)(void *context, struct serve_reply *reply, const Sprof__Control__AttachRequest *request);
 	void (*rate)(void *context, struct serve_reply *reply, uint32_t pid, uint32_t frequency_hz);
 	void (*detach)(void *context, struct serve_reply *reply, uint32_t pid);
-	void (*list)(void *context, struct serve_reply *reply);             /* GET /v1/targets */
+	void (*list)(void *context, struct serve_reply *reply);                 /* GET /v1/targets */
 	void (*target)(void *context, struct serve_reply *reply, uint32_t pid); /* GET /v1/targets/PID */
 	void (*status)(void *context, struct serve_reply *reply);
-	void (*metrics)(void *context, struct serve_reply *reply);          /* GET /metrics */
-	void (*index)(void *context, struct serve_reply *reply);            /* GET /debug/pprof/ */
+	void (*metrics)(void *context, struct serve_reply *reply); /* GET /metrics */
+	void (*index)(void *context, struct serve_reply *reply);   /* GET /debug/pprof/ */
 	void (*pull)(void *context, struct serve_reply *reply, const struct serve_pull *request);
 };
 
@@ -61,8 +63,8 @@ struct serve_options {
 	unsigned idle_timeout_s; /* of a client that neither sends its request nor reads its answer */
 };
 
-int serve_new(struct event_base *base, const struct serve_options *options, const struct serve_handlers *handlers, void *context,
-              struct serve **ret, struct error *err);
+int serve_new(struct event_base *base, const struct serve_options *options, const struct serve_handlers *handlers,
+	      void *context, struct serve **ret, struct error *err);
 void serve_free(struct serve *serve);
 
 struct serve_counters {

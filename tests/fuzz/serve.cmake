@@ -1,0 +1,5 @@
+sprof_fuzzer(fuzz_http serve)
+sprof_fuzzer(fuzz_http_server serve)
+sprof_fuzzer(fuzz_control serve)
+sprof_fuzzer(fuzz_control_text serve)
+target_link_libraries(fuzz_control_text PRIVATE PkgConfig::JSON_C)

@@ -1,0 +1,8 @@
+foreach(name IN ITEMS negotiate request body json openmetrics)
+  sprof_unit_test(test_serve_${name} serve)
+endforeach()
+target_link_libraries(test_serve_json PRIVATE PkgConfig::JSON_C)
+foreach(name IN ITEMS http clients limits)
+  sprof_unit_test(test_serve_${name} serve)
+  target_sources(test_serve_${name} PRIVATE serve_harness.c)
+endforeach()
