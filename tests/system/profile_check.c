@@ -112,15 +112,10 @@ static void print_mappings(const Profile *profile)
 {
 	for (size_t i = 0; i < profile->n_mapping; i++) {
 		const Perftools__Profiles__Mapping *mapping = profile->mapping[i];
-		char flags[8] = "", *end = flags;
-		if (mapping->has_functions)
-			end = stpcpy(end, "f");
-		if (mapping->has_filenames)
-			end = stpcpy(end, "n");
-		if (mapping->has_line_numbers)
-			end = stpcpy(end, "l");
-		if (mapping->has_inline_frames)
-			end = stpcpy(end, "i");
+		char flags[8];
+		snprintf(flags, sizeof(flags), "%s%s%s%s", mapping->has_functions ? "f" : "",
+			 mapping->has_filenames ? "n" : "", mapping->has_line_numbers ? "l" : "",
+			 mapping->has_inline_frames ? "i" : "");
 		const char *build_id = profile->string_table[mapping->build_id];
 		printf("mapping %" PRIu64 " %#" PRIx64 " %#" PRIx64 " %#" PRIx64 " %s %s %s\n", mapping->id,
 		       mapping->memory_start, mapping->memory_limit, mapping->file_offset, build_id[0] ? build_id : "-",

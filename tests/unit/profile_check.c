@@ -97,7 +97,7 @@ static bool is_string(const struct check *check, int64_t index)
 static bool is_utf8(const char *string)
 {
 	iconv_t converter = iconv_open("UTF-32LE", "UTF-8");
-	if (converter == (iconv_t)-1)
+	if (converter == (iconv_t)-1) // NOLINT(performance-no-int-to-ptr): iconv's word for failure
 		return false;
 	char *in = (char *)string;
 	size_t in_left = strlen(string), r = 0;
