@@ -42,24 +42,29 @@ static int no_go(struct problem *problem)
 		"`sprofctl pull` and open the file elsewhere");
 }
 
+/* Does not return when it succeeds. */
 static int run_pprof(char **arguments, int fd, struct problem *problem)
 {
-	size_t n = 0;
 	char file[32];
+	size_t n = 0;
+	char *const *from = arguments;
 	while (arguments[n])
 		n++;
-	_cleanup_free_ char **argv = calloc(n + 5, sizeof(*argv));
+	char **argv = calloc(n + 5, sizeof(*argv));
 	if (!argv)
 		return problem_set(problem, ENOMEM, "out of memory");
 	snprintf(file, sizeof(file), "/proc/self/fd/%d", fd);
-	argv[0] = (char *)"go";
-	argv[1] = (char *)"tool";
-	argv[2] = (char *)"pprof";
-	memcpy(argv + 3, arguments, n * sizeof(*argv));
-	argv[3 + n] = file;
-	execvp(argv[0], argv);
-	int r = errno == ENOENT ? no_go(problem) : problem_set(problem, errno, "cannot run go: %s", strerror(errno));
-	return r;
+	char **to = argv;
+	*to++ = (char *)"go";
+	*to++ = (char *)"tool";
+	*to++ = (char *)"pprof";
+	while (*from)
+		*to++ = *from++;
+	*to = file;
+	execvp("go", argv);
+	int error = errno;
+	free(argv);
+	return error == ENOENT ? no_go(problem) : problem_set(problem, error, "cannot run go: %s", strerror(error));
 }
 
 int command_pprof(const struct command_line *command_line, struct problem *problem)

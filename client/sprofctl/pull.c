@@ -166,17 +166,25 @@ static int pull_to_file(const struct command_line *command_line, int interrupt_f
 				    : commit_default(&file, command_line->pid, problem);
 }
 
+/* The signals that would end us, but for those that whoever started us has us ignore (nohup). */
+static void ending_signals(sigset_t *ret)
+{
+	static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+	sigemptyset(ret);
+	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++) {
+		struct sigaction action;
+		if (sigaction(numbers[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
+			sigaddset(ret, numbers[i]);
+	}
+}
+
 int command_pull(const struct command_line *command_line, struct problem *problem)
 {
 	sigset_t signals, before;
 	if (command_line->output && !strcmp(command_line->output, "-"))
 		return pull_to_stdout(command_line, problem);
 	/* These end us only after the temporary file is gone. */
-	sigemptyset(&signals);
-	sigaddset(&signals, SIGINT);
-	sigaddset(&signals, SIGTERM);
-	sigaddset(&signals, SIGHUP);
-	sigaddset(&signals, SIGQUIT);
+	ending_signals(&signals);
 	sigprocmask(SIG_BLOCK, &signals, &before);
 	_cleanup_close_ int interrupt_fd = signalfd(-1, &signals, SFD_CLOEXEC);
 	int r = interrupt_fd < 0 ? problem_set(problem, errno, "cannot wait for signals: %s", strerror(errno))

@@ -127,9 +127,12 @@ void report_list(FILE *stream, const Sprof__Control__TargetList *list)
 static void report_losses(FILE *stream, Sprof__Control__Count *const *losses, size_t n)
 {
 	char name[TEXT_BYTES], text[TEXT_BYTES];
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
+		if (losses[i]->count == 0)
+			continue;
 		fprintf(stream, "    lost %s %" PRIu64 ": %s\n", printable(losses[i]->name, name, sizeof(name)),
 			losses[i]->count, printable(losses[i]->text, text, sizeof(text)));
+	}
 }
 
 static void report_entries(FILE *stream, const Sprof__Control__Target *target)
