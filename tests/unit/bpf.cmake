@@ -1,0 +1,11 @@
+# bpf/unwind.h in its user-mode build, the table of outcomes, and the shape of the tree.
+foreach(name IN ITEMS test_outcome test_unwind)
+  sprof_unit_test(${name} base)
+endforeach()
+# Held against the frames that the compiler made: so there must be some.
+target_compile_options(test_unwind PRIVATE -fno-omit-frame-pointer -fno-optimize-sibling-calls)
+target_compile_definitions(test_outcome PRIVATE SPROF_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
+
+add_test(NAME unit.test_include_edges
+  COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_include_edges.sh ${CMAKE_SOURCE_DIR})
+set_tests_properties(unit.test_include_edges PROPERTIES LABELS unit TIMEOUT 60)
