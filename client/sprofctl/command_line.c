@@ -11,7 +11,14 @@
 
 #define DEFAULT_SOCKET "/run/sprofd/sprofd.sock"
 
-enum { OPTION_SOCKET = 1, OPTION_FREQUENCY, OPTION_EVENT, OPTION_JSON, OPTION_SECONDS, OPTION_OUTPUT };
+enum {
+	OPTION_SOCKET = 1,
+	OPTION_JSON,
+	OPTION_FREQUENCY = 'F',
+	OPTION_EVENT = 'e',
+	OPTION_SECONDS = 's',
+	OPTION_OUTPUT = 'o'
+};
 enum { EXIT_USAGE = 2, MAX_SECONDS = 86400 };
 
 static const struct argp_option global_options[] = {
