@@ -135,7 +135,7 @@ class Unix(http.client.HTTPConnection):
 class Daemon:
     """A private sprofd. config: text of a configuration file; prefix: a command before it (prlimit, setpriv, unshare ...)."""
 
-    def __init__(self, test, config="", args=(), prefix=(), wait=True, directory=None):
+    def __init__(self, test, config="", args=(), prefix=(), wait=True, directory=None, log_level="debug"):
         add_cleanup = test.addClassCleanup if isinstance(test, type) else test.addCleanup
         if directory is None:
             directory = tempfile.mkdtemp(prefix="sprof-test.")
@@ -150,13 +150,13 @@ class Daemon:
         self.sprofctl = self.directory / "sprofctl"
         shutil.copy(SPROFCTL, self.sprofctl)
         self.sprofctl.chmod(0o755)
-        self.prefix, self.args = list(prefix), list(args)
+        self.prefix, self.args = list(prefix), [f"--log-level={log_level}", *args]
         self.process = None
         add_cleanup(self.kill)
         self.start(wait)
 
     def start(self, wait=True):
-        argv = [*self.prefix, SPROFD, f"--socket={self.socket}", f"--config={self.config_path}", "--log-level=debug", *self.args]
+        argv = [*self.prefix, SPROFD, f"--socket={self.socket}", f"--config={self.config_path}", *self.args]
         with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:

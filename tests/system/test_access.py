@@ -75,7 +75,7 @@ class Open(Case):
         self.paranoid = PARANOID.read_text()
         self.addCleanup(PARANOID.write_text, self.paranoid)
 
-    def refuse(self, *args, user, words="permission|not yours|own|may not|allowed"):
+    def refuse(self, *args, user, words="yours|by somebody else"):
         done = self.daemon.ctl(*args, user=user)
         self.assert_refused(done, words)
 

@@ -166,7 +166,7 @@ class Start(Case):
     """The daemon itself cannot do its work: it says so and ends with 1."""
 
     def refuse(self, *words, prefix=(), config="", args=()):
-        daemon = Daemon(self, config=config, args=args, prefix=prefix, wait=False)
+        daemon = Daemon(self, config=config, args=args, prefix=prefix, wait=False, log_level="notice")
         self.assertEqual(daemon.process.wait(20), 1, daemon.log())
         lines = daemon.log().strip().splitlines()
         self.assertEqual(len(lines), 1, f"not one line: {daemon.log()}")
@@ -201,7 +201,7 @@ class Start(Case):
 
     def test_no_directory_for_the_socket(self):
         self.refuse("/nonexistent", args=["--socket=/nonexistent/s.sock"])
-        self.refuse("longer", args=["--socket=/tmp/" + "x" * 200])
+        self.refuse("107 bytes", args=["--socket=/tmp/" + "x" * 200])
 
     def test_no_reader(self):
         """Without sprofd-elf there are no names; everything else works."""

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import harness
-from harness import Case, Daemon, Profile, losses, number, pprof
+from harness import Case, Daemon, Profile, losses, pprof
 
 
 def top_functions(text, n=25):
@@ -26,17 +26,22 @@ class Programs(Case):
 
     def open(self, pid, seconds=2, hz=999):
         """Attach, pull, pprof; (profile, names of the top functions)."""
+        low_ns = harness.cpu_ns(pid)
         self.daemon.attach(pid, hz)
-        before_ns = harness.cpu_ns(pid)
+        high_ns = harness.cpu_ns(pid)
         path = self.daemon.directory / f"{pid}.pb.gz"
         self.daemon.ok("pull", pid, f"--seconds={seconds}", f"--output={path}")
-        after_ns = harness.cpu_ns(pid)
         profile = Profile.read(path).validate()
+        self.daemon.ok("detach", pid)
+        end_ns = harness.cpu_ns(pid)
         t = self.daemon.target(pid)
         self.assert_conserved(t)
         self.assertEqual(losses(t), {})
-        self.assertLessEqual(profile.cpu_ns(), (after_ns - before_ns) * 1.02 + 10e6)
-        self.assertGreaterEqual(profile.cpu_ns(), (after_ns - before_ns) * 0.85 - 10e6)
+        # All that was retained, and what ran while a command was under way: two periods a thread, and the two percent.
+        whole = self.daemon.pull(pid)
+        slack_ns = max(0.02 * (end_ns - low_ns), 2e9 / hz * max(1, len(whole.by_tid()))) + 5e6
+        self.assertLessEqual(whole.cpu_ns(), end_ns - low_ns + slack_ns)
+        self.assertGreaterEqual(whole.cpu_ns(), (end_ns - high_ns) * 0.9 - slack_ns)
         for report in ("-raw", "-traces"):
             pprof(report, path)
         return profile, top_functions(pprof("-top", "-unit=ms", path))
@@ -72,7 +77,7 @@ class Programs(Case):
         time.sleep(0.5)
         profile, top = self.open(server.pid)
         leaves = profile.leaves()
-        self.assertGreater(sum(leaves.values()), 500)
+        self.assertGreater(sum(leaves.values()), 100)
         self.assertTrue(any(m.filename.endswith(("redis-server", "redis-check-rdb")) for m in profile.mappings))
         # Debian strips redis; what it asks of the kernel has names.
         self.assertTrue(any(re.search("unix_stream|sock|vfs|copy|syscall|epoll", name) for name in top + list(profile.inclusive())), top)
@@ -108,7 +113,7 @@ class Programs(Case):
         url = f"http://localhost/debug/pprof/profile?pid={process.pid}&seconds=2"
         subprocess.run(["curl", "-sS", "--fail", "--unix-socket", self.daemon.socket, "-o", path, url], check=True, timeout=30)
         profile = Profile.read(path).validate()
-        self.assertGreater(number({"n": profile.count()}, "n"), 100)
+        self.assertGreater(profile.count(), 40)
         self.assertRegex("\n".join(top_functions(pprof("-top", path))), "sha256|SHA256|sha2|libcrypto|copy|read")
 
 

@@ -5,7 +5,7 @@
 
 #include "target.h"
 
-__attribute__((noinline)) static void deep_leaf(void)
+TARGET_NOINLINE static void deep_leaf(void)
 {
 	while (!target_over())
 		target_burn(100000);
@@ -13,7 +13,7 @@ __attribute__((noinline)) static void deep_leaf(void)
 }
 
 /* NOLINTNEXTLINE(misc-no-recursion): recursion is what it is for */
-__attribute__((noinline)) static void deep_frame(long left)
+TARGET_NOINLINE static void deep_frame(long left)
 {
 	if (left > 1)
 		deep_frame(left - 1);

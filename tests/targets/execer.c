@@ -15,7 +15,7 @@ static void on_signal(int number)
 	go = number;
 }
 
-__attribute__((noinline)) static void before_exec(void)
+TARGET_NOINLINE static void before_exec(void)
 {
 	uint64_t end_ns = target_now_ns() + (uint64_t)before_ms * 1000000;
 	while (before_ms ? target_now_ns() < end_ns : !go)

@@ -9,16 +9,16 @@
 enum { MAX_CHILDREN = 1000 };
 static pid_t children[MAX_CHILDREN];
 
-__attribute__((noinline)) static void burn_parent(uint64_t iterations)
+TARGET_NOINLINE static void burn_parent(uint64_t iterations)
 {
 	target_burn(iterations);
-	TARGET_DISTINCT(burn_parent);
+	TARGET_OWN_FRAME(burn_parent);
 }
 
-__attribute__((noinline)) static void burn_child(uint64_t iterations)
+TARGET_NOINLINE static void burn_child(uint64_t iterations)
 {
 	target_burn(iterations);
-	TARGET_DISTINCT(burn_child);
+	TARGET_OWN_FRAME(burn_child);
 }
 
 int main(int argc, char **argv)

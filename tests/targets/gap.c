@@ -22,7 +22,7 @@ static uint64_t ticks_per_ms(void)
 	return (__builtin_ia32_rdtsc() - before) * 1000000 / (target_now_ns() - before_ns);
 }
 
-__attribute__((noinline)) static void watch(void)
+TARGET_NOINLINE static void watch(void)
 {
 	uint64_t limit = counters->ticks_per_ms / 1000, last = __builtin_ia32_rdtsc();
 	for (uint64_t loops = 0; !target_stop; loops++) {
@@ -42,7 +42,7 @@ __attribute__((noinline)) static void watch(void)
 }
 
 /* NOLINTNEXTLINE(misc-no-recursion): a stack of a known depth */
-__attribute__((noinline)) static void gap_frame(long left)
+TARGET_NOINLINE static void gap_frame(long left)
 {
 	if (left > 1)
 		gap_frame(left - 1);

@@ -14,12 +14,13 @@ static void on_signal(int number)
 	go = number;
 }
 
-__attribute__((noinline)) static void burn_before(uint64_t iterations)
+TARGET_NOINLINE static void burn_before(uint64_t iterations)
 {
 	target_burn(iterations);
+	TARGET_OWN_FRAME(burn_before);
 }
 
-__attribute__((noinline)) static void burn_through(void (*burn)(uint64_t), uint64_t iterations)
+TARGET_NOINLINE static void burn_through(void (*burn)(uint64_t), uint64_t iterations)
 {
 	burn(iterations);
 	__asm__ volatile("");

@@ -2,9 +2,10 @@
 #include "plugin.h"
 #include "target.h"
 
-__attribute__((noinline)) static void plugin_inner(uint64_t iterations)
+TARGET_NOINLINE static void plugin_inner(uint64_t iterations)
 {
 	target_burn(iterations);
+	TARGET_OWN_FRAME(plugin_inner);
 }
 
 __attribute__((visibility("default"))) void plugin_burn(uint64_t iterations)

@@ -10,8 +10,6 @@
 
 #include "target.h"
 
-#define NOINLINE __attribute__((noinline))
-
 enum { MAX_THREADS = 256, ROUND_US = 300 };
 
 struct worker {
@@ -30,31 +28,31 @@ struct plan {
 static struct plan plan;
 static struct worker workers[MAX_THREADS];
 
-NOINLINE static void a_heavy(uint64_t iterations)
+TARGET_NOINLINE static void a_heavy(uint64_t iterations)
 {
 	target_burn(iterations);
-	TARGET_DISTINCT(a_heavy);
+	TARGET_OWN_FRAME(a_heavy);
 }
 
-NOINLINE static void b_leaf(uint64_t iterations)
+TARGET_NOINLINE static void b_leaf(uint64_t iterations)
 {
 	target_burn(iterations);
-	TARGET_DISTINCT(b_leaf);
+	TARGET_OWN_FRAME(b_leaf);
 }
 
-NOINLINE static void b_mid(uint64_t iterations)
+TARGET_NOINLINE static void b_mid(uint64_t iterations)
 {
 	b_leaf(iterations);
 	__asm__ volatile("");
 }
 
-NOINLINE static void c_light(uint64_t iterations)
+TARGET_NOINLINE static void c_light(uint64_t iterations)
 {
 	target_burn(iterations);
-	TARGET_DISTINCT(c_light);
+	TARGET_OWN_FRAME(c_light);
 }
 
-NOINLINE static void drive(const struct plan *round)
+TARGET_NOINLINE static void drive(const struct plan *round)
 {
 	a_heavy(round->iterations[0]);
 	b_mid(round->iterations[1]);
@@ -62,7 +60,7 @@ NOINLINE static void drive(const struct plan *round)
 	__asm__ volatile("");
 }
 
-NOINLINE static void *thread_main(void *argument)
+TARGET_NOINLINE static void *thread_main(void *argument)
 {
 	struct worker *worker = argument;
 	worker->tid = target_tid();

@@ -9,21 +9,21 @@
 
 static char buffer[1 << 20];
 
-__attribute__((noinline)) static void read_zeroes(int fd)
+TARGET_NOINLINE static void read_zeroes(int fd)
 {
 	if (read(fd, buffer, sizeof(buffer)) <= 0) /* a signal may cut it short */
 		target_die("/dev/zero");
 	__asm__ volatile("");
 }
 
-__attribute__((noinline)) static void call_getppid(void)
+TARGET_NOINLINE static void call_getppid(void)
 {
 	for (int i = 0; i < 1000; i++)
 		syscall(SYS_getppid);
 	__asm__ volatile("");
 }
 
-__attribute__((noinline)) static void ask_time(void)
+TARGET_NOINLINE static void ask_time(void)
 {
 	struct timespec now;
 	for (int i = 0; i < 10000; i++)

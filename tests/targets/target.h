@@ -40,8 +40,21 @@ static inline __attribute__((always_inline)) void target_burn(uint64_t iteration
 		__asm__ volatile("" : "+r"(x));
 	}
 }
-/* Ends each function that does the same as another, or the compiler would make one of the two. */
-#define TARGET_DISTINCT(name) __asm__ volatile("# " #name)
+/* For functions that a profile is to show under their own names: no inlining, no specialized copies. */
+#if __has_attribute(noipa)
+#define TARGET_NOINLINE __attribute__((noinline, noipa))
+#else
+#define TARGET_NOINLINE __attribute__((noinline))
+#endif
+
+/* Ends each leaf function that a profile is to show: unlike others of the same code (which the compiler would make one), and with
+ * a frame of its own (gcc gives none, whatever the options, to a leaf that leaves the stack alone). */
+#define TARGET_OWN_FRAME(name)                \
+	do {                                  \
+		volatile char on_stack = 0;   \
+		(void)on_stack;               \
+		__asm__ volatile("# " #name); \
+	} while (0)
 
 /* Iterations of target_burn in a microsecond, measured now. */
 uint64_t target_burn_per_us(void);

@@ -12,10 +12,10 @@ static _Atomic unsigned long burnt_ns;
 static _Atomic long lines;
 static uint64_t iterations_per_life;
 
-__attribute__((noinline)) static void burn_a_life(void)
+TARGET_NOINLINE static void burn_a_life(void)
 {
 	target_burn(iterations_per_life);
-	__asm__ volatile("");
+	TARGET_OWN_FRAME(burn_a_life);
 }
 
 static void *life(void *unused);
