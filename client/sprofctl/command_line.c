@@ -229,6 +229,8 @@ static int split_pprof_arguments(int argc, char **argv, char **ours, char **ppro
 	for (bool have_pid = false; i < argc;) {
 		int words = option_words(argv + i, "--seconds");
 		if (!words)
+			words = option_words(argv + i, "-s");
+		if (!words)
 			words = option_words(argv + i, "--socket");
 		if (!words && have_pid) {
 			if (!strcmp(argv[i], "--"))
