@@ -20,6 +20,11 @@ static void tokener_free(json_tokener **tokener)
 		json_tokener_free(*tokener);
 }
 
+static bool is_space(uint8_t c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
 static int parse_object(const uint8_t *data, size_t bytes, json_object **ret, struct error *err)
 {
 	_cleanup_(tokener_free) json_tokener *tokener = json_tokener_new_ex(JSON_DEPTH);
@@ -31,7 +36,7 @@ static int parse_object(const uint8_t *data, size_t bytes, json_object **ret, st
 		return error_set(err, EINVAL,
 				 "the body is not a JSON object such as {\"pid\":1234,\"frequency_hz\":99}");
 	for (size_t i = json_tokener_get_parse_end(tokener); i < bytes; i++)
-		if (!memchr(" \t\r\n", data[i], 4))
+		if (!is_space(data[i]))
 			return error_set(err, EINVAL, "the body goes on after its JSON object: send one object");
 	*ret = TAKE_PTR(object);
 	return 0;
@@ -63,9 +68,9 @@ static int parse_number(const char *name, json_object *value, uint32_t *ret, str
 static int parse_event(json_object *value, Sprof__Control__Event *ret, struct error *err)
 {
 	static const char *const words[] = {
-	    [SPROF__CONTROL__EVENT__EVENT_AUTO] = "auto",
-	    [SPROF__CONTROL__EVENT__EVENT_CPU_CLOCK] = "cpu-clock",
-	    [SPROF__CONTROL__EVENT__EVENT_CYCLES] = "cycles",
+		[SPROF__CONTROL__EVENT__EVENT_AUTO] = "auto",
+		[SPROF__CONTROL__EVENT__EVENT_CPU_CLOCK] = "cpu-clock",
+		[SPROF__CONTROL__EVENT__EVENT_CYCLES] = "cycles",
 	};
 	const char *word = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "";
 	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
@@ -117,11 +122,13 @@ static int rate_from_json(const uint8_t *data, size_t bytes, uint32_t *ret_frequ
 	return 0;
 }
 
-static int check_protobuf(const ProtobufCMessage *message, struct error *err)
+static int not_protobuf(struct error *err)
 {
-	if (!message)
-		return error_set(err, EINVAL,
-				 "the body is not the protobuf message of proto/control.proto that belongs here");
+	return error_set(err, EINVAL, "the body is not the protobuf message of proto/control.proto that belongs here");
+}
+
+static int check_unknown(const ProtobufCMessage *message, struct error *err)
+{
 	if (message->n_unknown_fields)
 		return error_set(err, EINVAL,
 				 "the body has field %" PRIu32
@@ -134,25 +141,27 @@ static int attach_from_protobuf(const uint8_t *data, size_t bytes, Sprof__Contro
 				struct error *err)
 {
 	Sprof__Control__AttachRequest *message = sprof__control__attach_request__unpack(NULL, bytes, data);
-	int r = check_protobuf(message ? &message->base : NULL, err);
+	if (!message)
+		return not_protobuf(err);
+	int r = check_unknown(&message->base, err);
 	if (r == 0) {
 		request->pid = message->pid;
 		request->frequency_hz = message->frequency_hz;
 		request->event = message->event;
 	}
-	if (message)
-		sprof__control__attach_request__free_unpacked(message, NULL);
+	sprof__control__attach_request__free_unpacked(message, NULL);
 	return r;
 }
 
 static int rate_from_protobuf(const uint8_t *data, size_t bytes, uint32_t *ret_frequency_hz, struct error *err)
 {
 	Sprof__Control__RateRequest *message = sprof__control__rate_request__unpack(NULL, bytes, data);
-	int r = check_protobuf(message ? &message->base : NULL, err);
+	if (!message)
+		return not_protobuf(err);
+	int r = check_unknown(&message->base, err);
 	if (r == 0)
 		*ret_frequency_hz = message->frequency_hz;
-	if (message)
-		sprof__control__rate_request__free_unpacked(message, NULL);
+	sprof__control__rate_request__free_unpacked(message, NULL);
 	return r;
 }
 

@@ -328,7 +328,9 @@ struct connection *connection_find(struct serve *serve, struct evhttp_connection
 
 void connection_free_all(struct serve *serve)
 {
-	struct connection *connection;
-	while ((connection = TAILQ_FIRST(&serve->connections)))
+	struct connection *next;
+	for (struct connection *connection = TAILQ_FIRST(&serve->connections); connection; connection = next) {
+		next = TAILQ_NEXT(connection, link);
 		connection_free(connection);
+	}
 }

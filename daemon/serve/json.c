@@ -47,13 +47,15 @@ static json_object *json_string(const char *text)
 
 static json_object *json_hex(const ProtobufCBinaryData *bytes)
 {
-	_cleanup_free_ char *text = malloc(2 * bytes->len + 1);
+	char *text = malloc(2 * bytes->len + 1);
 	if (!text)
 		return NULL;
 	text[0] = '\0';
 	for (size_t i = 0; i < bytes->len; i++)
 		snprintf(text + 2 * i, 3, "%02x", bytes->data[i]);
-	return json_object_new_string(text);
+	json_object *value = json_object_new_string(text);
+	free(text);
+	return value;
 }
 
 /* How much of the values' names is the same in all: "TARGET_" of TARGET_LIVE and TARGET_EXITED. */
@@ -233,7 +235,7 @@ int json_format(const ProtobufCMessage *message, char **ret, size_t *ret_bytes)
 	if (r < 0)
 		return r;
 	const char *text =
-	    json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
+		json_object_to_json_string_ext(object, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
 	if (!text)
 		return -ENOMEM;
 	char *copy = NULL;

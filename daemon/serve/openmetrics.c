@@ -123,7 +123,7 @@ static void loss_family(FILE *out, const Sprof__Control__Status *status)
 		const char *name;
 	} reasons[] = {
 #define REASON(NAME, name, where, text) {OUTCOME_##NAME, #name},
-	    OUTCOME_TABLE(REASON)
+		OUTCOME_TABLE(REASON)
 #undef REASON
 	};
 	family(out, "sprofd_losses", "counter", NULL, "Entries of the BPF program that became no sample, by reason.");
@@ -137,6 +137,11 @@ struct target_list {
 	const Sprof__Control__Target **targets;
 	size_t n;
 };
+
+static void target_list_free(struct target_list *list)
+{
+	free(list->targets);
+}
 
 static int by_pid_newest_first(const void *a, const void *b)
 {
@@ -152,12 +157,12 @@ static int by_pid_newest_first(const void *a, const void *b)
 /* One target for each pid, since pid is what tells the samples of a family apart: the newest, if a number was used again. */
 static int list_targets(const Sprof__Control__Status *status, struct target_list *ret)
 {
-	const Sprof__Control__Target **targets = calloc(status->n_targets + 1, sizeof(targets[0]));
+	const Sprof__Control__Target **targets = calloc(status->n_targets + 1, sizeof(void *));
 	if (!targets)
 		return -ENOMEM;
 	for (size_t i = 0; i < status->n_targets; i++)
 		targets[i] = status->targets[i];
-	qsort(targets, status->n_targets, sizeof(targets[0]), by_pid_newest_first);
+	qsort(targets, status->n_targets, sizeof(void *), by_pid_newest_first);
 	size_t n = 0;
 	for (size_t i = 0; i < status->n_targets; i++)
 		if (n == 0 || targets[n - 1]->pid != targets[i]->pid)
@@ -181,23 +186,23 @@ struct target_family {
 };
 #define FIELD(kind, field) kind, offsetof(Sprof__Control__Target, field)
 static const struct target_family target_families[] = {
-    {"sprofd_entries", "counter", NULL, "Times the BPF program ran.", FIELD(VALUE_U64, entries)},
-    {"sprofd_samples", "counter", NULL, "Samples delivered into the profile.", FIELD(VALUE_U64, samples)},
-    {"sprofd_target_in_flight", "gauge", NULL, "Samples in the ring buffer, not yet read.",
-     FIELD(VALUE_U64, in_flight)},
-    {"sprofd_target_not_delivered", "gauge", NULL, "The kernel's count of the period, less the entries.",
-     FIELD(VALUE_I64, not_delivered)},
-    {"sprofd_target_not_delivered_ratio", "gauge", "ratio", "Share of the kernel's count that became no entry.",
-     FIELD(VALUE_REAL, not_delivered_ratio)},
-    {"sprofd_target_threads", "gauge", NULL, "Armed perf events that are open.", FIELD(VALUE_U32, threads)},
-    {"sprofd_target_frequency_hertz", "gauge", "hertz", "The sampling frequency asked for.",
-     FIELD(VALUE_U32, frequency_hz)},
-    {"sprofd_target_effective_hertz", "gauge", "hertz", "Entries per second of the target's CPU time.",
-     FIELD(VALUE_REAL, effective_hz)},
-    {"sprofd_target_retained_bytes", "gauge", "bytes", "Memory that the retained profile takes.",
-     FIELD(VALUE_U64, retained_bytes)},
-    {"sprofd_target_cpu_seconds", "counter", "seconds", "CPU time that the samples stand for.",
-     FIELD(VALUE_NS, cpu_ns)},
+	{"sprofd_entries", "counter", NULL, "Times the BPF program ran.", FIELD(VALUE_U64, entries)},
+	{"sprofd_samples", "counter", NULL, "Samples delivered into the profile.", FIELD(VALUE_U64, samples)},
+	{"sprofd_target_in_flight", "gauge", NULL, "Samples in the ring buffer, not yet read.",
+	 FIELD(VALUE_U64, in_flight)},
+	{"sprofd_target_not_delivered", "gauge", NULL, "The kernel's count of the period, less the entries.",
+	 FIELD(VALUE_I64, not_delivered)},
+	{"sprofd_target_not_delivered_ratio", "gauge", "ratio", "Share of the kernel's count that became no entry.",
+	 FIELD(VALUE_REAL, not_delivered_ratio)},
+	{"sprofd_target_threads", "gauge", NULL, "Armed perf events that are open.", FIELD(VALUE_U32, threads)},
+	{"sprofd_target_frequency_hertz", "gauge", "hertz", "The sampling frequency asked for.",
+	 FIELD(VALUE_U32, frequency_hz)},
+	{"sprofd_target_effective_hertz", "gauge", "hertz", "Entries per second of the target's CPU time.",
+	 FIELD(VALUE_REAL, effective_hz)},
+	{"sprofd_target_retained_bytes", "gauge", "bytes", "Memory that the retained profile takes.",
+	 FIELD(VALUE_U64, retained_bytes)},
+	{"sprofd_target_cpu_seconds", "counter", "seconds", "CPU time that the samples stand for.",
+	 FIELD(VALUE_NS, cpu_ns)},
 };
 #undef FIELD
 
@@ -295,11 +300,10 @@ static void state_family(FILE *out, const Sprof__Control__Status *status)
 
 int openmetrics_format(const Sprof__Control__Status *status, char **ret, size_t *ret_bytes)
 {
-	struct target_list list;
+	_cleanup_(target_list_free) struct target_list list = {0};
 	int r = list_targets(status, &list);
 	if (r < 0)
 		return r;
-	_cleanup_free_ const Sprof__Control__Target **targets = list.targets;
 	_cleanup_free_ char *text = NULL;
 	size_t bytes = 0;
 	FILE *out = open_memstream(&text, &bytes);

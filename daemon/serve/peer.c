@@ -1,25 +1,30 @@
 #include "serve/peer.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
-#include "base/cleanup.h"
-
-/* All of the groups, or nothing: with too small a buffer the kernel tells only how many bytes they take. */
-static int read_groups(int fd, gid_t **ret, size_t *ret_n)
+/* The kernel gives all of the groups, or with too small a buffer only how many bytes they take. */
+static int read_groups(int fd, struct serve_peer *peer)
 {
-	socklen_t bytes = 0;
-	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &bytes) < 0 && errno != ERANGE)
+	socklen_t bytes = sizeof(peer->groups);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, peer->groups, &bytes) == 0) {
+		peer->n_groups = bytes / sizeof(gid_t);
+		return 0;
+	}
+	if (errno != ERANGE)
 		return -errno;
-	_cleanup_free_ gid_t *groups = malloc(bytes ? bytes : 1);
+	gid_t *groups = malloc(bytes);
 	if (!groups)
 		return -ENOMEM;
-	if (bytes && getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &bytes) < 0)
-		return -errno;
-	*ret_n = bytes / sizeof(gid_t);
-	*ret = TAKE_PTR(groups);
-	return 0;
+	int r = getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &bytes) < 0 ? -errno : 0;
+	if (r == 0) {
+		memcpy(peer->groups, groups, sizeof(peer->groups));
+		peer->n_groups = sizeof(peer->groups) / sizeof(gid_t);
+	}
+	free(groups);
+	return r;
 }
 
 int peer_read(int fd, struct serve_peer *ret)
@@ -28,15 +33,9 @@ int peer_read(int fd, struct serve_peer *ret)
 	socklen_t bytes = sizeof(credentials);
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &credentials, &bytes) < 0)
 		return -errno;
-	_cleanup_free_ gid_t *groups = NULL;
-	size_t n = 0;
-	int r = read_groups(fd, &groups, &n);
-	if (r < 0)
-		return r;
 	struct serve_peer peer = {.uid = credentials.uid, .gid = credentials.gid, .pid = credentials.pid};
-	size_t room = sizeof(peer.groups) / sizeof(peer.groups[0]);
-	peer.n_groups = n < room ? n : room;
-	memcpy(peer.groups, groups, peer.n_groups * sizeof(gid_t));
-	*ret = peer;
-	return 0;
+	int r = read_groups(fd, &peer);
+	if (r == 0)
+		*ret = peer;
+	return r;
 }

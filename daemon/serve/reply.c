@@ -63,19 +63,14 @@ static size_t buffered_bytes(const struct serve *serve)
 	return bytes;
 }
 
-/* The one place where an answer leaves: takes its data, releases the reply. */
-static void reply_finish(struct serve_reply *reply, struct answer *answer)
+static void send_answer(struct serve_reply *reply, struct answer *answer)
 {
 	struct connection *connection = reply->connection;
-	_cleanup_free_ uint8_t *data = TAKE_PTR(answer->data);
-	_cleanup_free_ struct serve_reply *released = reply;
-	if (!connection)
-		return;
 	struct evbuffer *body = NULL;
-	if (data && answer->bytes && !reply->head) {
+	if (answer->data && answer->bytes && !reply->head) {
 		body = evbuffer_new();
-		if (body && evbuffer_add_reference(body, data, answer->bytes, free_data, data) == 0) {
-			data = NULL;
+		if (body && evbuffer_add_reference(body, answer->data, answer->bytes, free_data, answer->data) == 0) {
+			answer->data = NULL;
 		} else { /* an empty body, and the client is told that it is an error */
 			answer->status = 503;
 			answer->bytes = 0;
@@ -90,6 +85,15 @@ static void reply_finish(struct serve_reply *reply, struct answer *answer)
 	connection_sent(connection);
 	if (body)
 		evbuffer_free(body);
+}
+
+/* The one place where an answer leaves: takes its data, releases the reply. */
+static void reply_finish(struct serve_reply *reply, struct answer *answer)
+{
+	if (reply->connection)
+		send_answer(reply, answer);
+	free(answer->data);
+	free(reply);
 }
 
 static int status_of(int code)

@@ -25,13 +25,13 @@ struct route {
 };
 
 static const struct route routes[] = {
-    {"/debug/pprof/", {{METHOD_GET, ACTION_INDEX}}},
-    {"/debug/pprof", {{METHOD_GET, ACTION_INDEX_REDIRECT}}},
-    {"/debug/pprof/profile", {{METHOD_GET, ACTION_PULL}}},
-    {"/v1/targets", {{METHOD_GET, ACTION_LIST}, {METHOD_POST, ACTION_ATTACH}}},
-    {TARGETS_PREFIX, {{METHOD_GET, ACTION_TARGET}, {METHOD_DELETE, ACTION_DETACH}, {METHOD_PATCH, ACTION_RATE}}},
-    {"/v1/status", {{METHOD_GET, ACTION_STATUS}}},
-    {"/metrics", {{METHOD_GET, ACTION_METRICS}}},
+	{"/debug/pprof/", {{METHOD_GET, ACTION_INDEX}}},
+	{"/debug/pprof", {{METHOD_GET, ACTION_INDEX_REDIRECT}}},
+	{"/debug/pprof/profile", {{METHOD_GET, ACTION_PULL}}},
+	{"/v1/targets", {{METHOD_GET, ACTION_LIST}, {METHOD_POST, ACTION_ATTACH}}},
+	{TARGETS_PREFIX, {{METHOD_GET, ACTION_TARGET}, {METHOD_DELETE, ACTION_DETACH}, {METHOD_PATCH, ACTION_RATE}}},
+	{"/v1/status", {{METHOD_GET, ACTION_STATUS}}},
+	{"/metrics", {{METHOD_GET, ACTION_METRICS}}},
 };
 enum { VERBS = sizeof(routes[0].verbs) / sizeof(routes[0].verbs[0]) };
 
@@ -70,9 +70,9 @@ static const struct route *find_route(const char *path)
 	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
 		const struct route *route = &routes[i];
 		if (strcmp(route->path, TARGETS_PREFIX) == 0
-			? strncmp(path, TARGETS_PREFIX, strlen(TARGETS_PREFIX)) == 0 && path[strlen(TARGETS_PREFIX)] &&
-			      !strchr(path + strlen(TARGETS_PREFIX), '/')
-			: strcmp(path, route->path) == 0)
+			    ? strncmp(path, TARGETS_PREFIX, strlen(TARGETS_PREFIX)) == 0 &&
+				      path[strlen(TARGETS_PREFIX)] && !strchr(path + strlen(TARGETS_PREFIX), '/')
+			    : strcmp(path, route->path) == 0)
 			return route;
 	}
 	return NULL;
@@ -157,8 +157,8 @@ static int parse_body(const struct request_text *text, struct request *request, 
 		return 415;
 	}
 	int r = request->action == ACTION_ATTACH
-		    ? body_parse_attach(media, text->body, text->body_bytes, &request->attach, err)
-		    : body_parse_rate(media, text->body, text->body_bytes, &request->frequency_hz, err);
+			? body_parse_attach(media, text->body, text->body_bytes, &request->attach, err)
+			: body_parse_rate(media, text->body, text->body_bytes, &request->frequency_hz, err);
 	return r == 0 ? 0 : r == -ENOMEM ? 503 : 400;
 }
 

@@ -136,7 +136,7 @@ static void check_grammar(char *text)
 		if (ended)
 			continue;
 		if (sscanf(line, "# HELP %99s", word) == 1) {
-			strcpy(name, word);
+			snprintf(name, sizeof(name), "%s", word);
 			type[0] = '\0';
 		} else if (sscanf(line, "# TYPE %99s %19s", word, type) == 2) {
 			ck_assert_str_eq(word, name);
