@@ -29,7 +29,7 @@ enum outcome {
 /* Why the user part of a stack ends where it does. Each sample has exactly one. X(NAME, name, complete, text) */
 #define STACK_END_TABLE(X)                                                                                                  \
 	X(NONE, none, 1, "no user stack: a thread of the kernel, or one that is exiting")                                   \
-	X(ROOT, root, 1, "the frame-pointer chain ended in zero")                                                           \
+	X(ROOT, root, 1, "the frame pointer was zero: where the chain ends, in code that keeps frame pointers")                                                           \
 	X(BAD_FRAME_POINTER, bad_frame_pointer, 0, "the frame pointer left the stack: code built without frame pointers")   \
 	X(BAD_RETURN_ADDRESS, bad_return_address, 0, "a return address is not in executable memory: code built without frame pointers") \
 	X(COMPAT, compat, 0, "32-bit code: only the sampled address is known")                                              \

@@ -11,7 +11,9 @@ function(sprof_bpf_skeleton target source)
       -c ${CMAKE_CURRENT_SOURCE_DIR}/${source} -o ${out}/${stem}.bpf.o
     DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${source} ${ARGN} VERBATIM)
   add_custom_command(OUTPUT ${out}/${stem}.skel.h
-    COMMAND ${BPFTOOL} gen skeleton ${out}/${stem}.bpf.o name ${stem}_bpf > ${out}/${stem}.skel.h.tmp
+    COMMAND ${CMAKE_COMMAND} -E echo "/* Generated. NOLINTBEGIN */" > ${out}/${stem}.skel.h.tmp
+    COMMAND ${BPFTOOL} gen skeleton ${out}/${stem}.bpf.o name ${stem}_bpf >> ${out}/${stem}.skel.h.tmp
+    COMMAND ${CMAKE_COMMAND} -E echo "/* NOLINTEND */" >> ${out}/${stem}.skel.h.tmp
     COMMAND ${CMAKE_COMMAND} -E rename ${out}/${stem}.skel.h.tmp ${out}/${stem}.skel.h
     DEPENDS ${out}/${stem}.bpf.o VERBATIM)
   add_custom_target(${target}_generate DEPENDS ${out}/${stem}.skel.h)

@@ -244,6 +244,7 @@ int jobs_submit(struct jobs *jobs, struct lane *lane, enum job_order order, job_
 		free(job);
 		return r;
 	}
+	/* The queue has the job now. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
 	if (lane)
 		lane->busy = true;
 	return 0;

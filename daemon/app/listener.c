@@ -105,7 +105,7 @@ static int open_own(struct listener *listener, const struct listener_options *op
 	if (fd < 0)
 		return fail_on(options->path, errno, err);
 	r = bind_and_listen(fd, &address, options, ret_group_missing);
-	struct stat st;
+	struct stat st = {0};
 	if (r == 0 && lstat(options->path, &st) < 0)
 		r = -errno;
 	if (r < 0)

@@ -53,7 +53,7 @@ static int check_listening(int fd)
 {
 	int type = 0, listening = 0;
 	socklen_t bytes = sizeof(int);
-	struct sockaddr_storage address;
+	struct sockaddr_storage address = {0};
 	socklen_t address_bytes = sizeof(address);
 	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &bytes) < 0 || type != SOCK_STREAM ||
 	    getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &bytes) < 0 || !listening ||

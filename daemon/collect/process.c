@@ -85,7 +85,7 @@ static int status_number(const char *status, const char *key, int index, int bas
 
 int process_read(pid_t pid, struct process *ret)
 {
-	char stat[2048], status[8192];
+	char stat[2048] = "", status[8192] = "";
 	ssize_t n = read_small(pid, "stat", stat, sizeof(stat));
 	if (n < 0)
 		return (int)n;
@@ -107,9 +107,9 @@ static int judge(pid_t pid, const struct process *process, struct error *err)
 {
 	if (process->is_kernel_thread)
 		return error_set(
-		    err, EOPNOTSUPP,
-		    "process %d (%s) is a kernel thread: it has no user stacks; use perf to profile the kernel", pid,
-		    process->comm);
+			err, EOPNOTSUPP,
+			"process %d (%s) is a kernel thread: it has no user stacks; use perf to profile the kernel",
+			pid, process->comm);
 	if (process->tgid != pid)
 		return error_set(err, EINVAL, "%d is a thread of process %d: attach %d, all its threads are sampled",
 				 pid, process->tgid, process->tgid);
@@ -193,7 +193,7 @@ static bool same_user_namespace(pid_t pid)
 
 bool process_is_wholly_own(pid_t pid, uid_t uid, gid_t gid)
 {
-	char status[8192], path[64];
+	char status[8192] = "", path[64];
 	if (read_small(pid, "status", status, sizeof(status)) < 0)
 		return false;
 	for (int i = 0; i < 3; i++) { /* real, effective, saved: kernel/ptrace.c, __ptrace_may_access */

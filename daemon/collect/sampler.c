@@ -48,10 +48,10 @@ static int explain_load_failure(int r, struct error *err)
 {
 	struct utsname kernel;
 	if (r == -EPERM || r == -EACCES)
-		return error_set(
-		    err, EPERM,
-		    "the kernel refused the BPF program: sprofd needs CAP_BPF and CAP_PERFMON (start it as root or by "
-		    "systemctl), and a kernel that is not in lockdown=confidentiality");
+		return error_set(err, EPERM,
+				 "the kernel refused the BPF program: sprofd needs CAP_BPF and CAP_PERFMON (start it "
+				 "as root or by "
+				 "systemctl), and a kernel that is not in lockdown=confidentiality");
 	if (kernel_too_old(&kernel))
 		return error_set(err, ENOSYS, "Linux %s is too old: sprofd needs 6.1 or later", kernel.release);
 	if (access("/sys/kernel/btf/vmlinux", R_OK) < 0)
@@ -136,26 +136,32 @@ static void write_config(struct sampler *sampler, uint16_t slot, uint64_t word)
 	__atomic_store_n((uint64_t *)&sampler->skeleton->bss->targets[slot], word, __ATOMIC_SEQ_CST);
 }
 
+static int reset_counters(struct sampler *sampler, uint32_t slot)
+{
+	struct target_counters *zeros = calloc((size_t)sampler->n_cpus, sizeof(*zeros));
+	int r = zeros ? bpf_map_update_elem(bpf_map__fd(sampler->skeleton->maps.counters), &slot, zeros, BPF_ANY)
+		      : -ENOMEM;
+	free(zeros);
+	return r;
+}
+
 int sampler_slot_acquire(struct sampler *sampler, uint16_t *ret_slot, uint32_t *ret_serial, struct error *err)
 {
-	_cleanup_free_ struct target_counters *zeros = calloc((size_t)sampler->n_cpus, sizeof(*zeros));
-	if (!zeros)
-		return error_set(err, ENOMEM, "out of memory");
-	for (uint16_t slot = 0; slot < MAX_TARGET_SLOTS; slot++) {
-		if (sampler->slot_taken[slot])
-			continue;
-		uint32_t key = slot;
-		if (bpf_map_update_elem(bpf_map__fd(sampler->skeleton->maps.counters), &key, zeros, BPF_ANY) < 0)
-			return error_set(err, errno, "cannot reset counters: %s", strerror(errno));
-		if (++sampler->last_serial == 0) /* 0 means free */
-			sampler->last_serial = 1;
-		sampler->slot_taken[slot] = true;
-		write_config(sampler, slot, config_word((struct target_config){.serial = sampler->last_serial}));
-		*ret_slot = slot;
-		*ret_serial = sampler->last_serial;
-		return 0;
-	}
-	return error_set(err, ENOSPC, "all %d places for targets are taken: detach some", MAX_TARGET_SLOTS);
+	uint16_t slot = 0;
+	while (slot < MAX_TARGET_SLOTS && sampler->slot_taken[slot])
+		slot++;
+	if (slot == MAX_TARGET_SLOTS)
+		return error_set(err, ENOSPC, "all %d places for targets are taken: detach some", MAX_TARGET_SLOTS);
+	int r = reset_counters(sampler, slot);
+	if (r < 0)
+		return error_set(err, -r, "cannot reset a target's counters: %s", strerror(-r));
+	if (++sampler->last_serial == 0) /* 0 means free */
+		sampler->last_serial = 1;
+	sampler->slot_taken[slot] = true;
+	write_config(sampler, slot, config_word((struct target_config){.serial = sampler->last_serial}));
+	*ret_slot = slot;
+	*ret_serial = sampler->last_serial;
+	return 0;
 }
 
 void sampler_slot_release(struct sampler *sampler, uint16_t slot)
@@ -212,9 +218,9 @@ size_t sampler_drain(struct sampler *sampler, sampler_record_fn record, void *co
 void sampler_ring(const struct sampler *sampler, struct sampler_ring *ret)
 {
 	*ret = (struct sampler_ring){
-	    .bytes = sampler->ring_bytes,
-	    .drained_bytes = sampler->drained_bytes,
-	    .most_drained_bytes = sampler->most_drained_bytes,
+		.bytes = sampler->ring_bytes,
+		.drained_bytes = sampler->drained_bytes,
+		.most_drained_bytes = sampler->most_drained_bytes,
 	};
 }
 

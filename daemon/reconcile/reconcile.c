@@ -20,14 +20,14 @@ enum outcome reconcile_record(const struct record *record, size_t bytes, struct 
 	if (thread_clock_advance(clock, record->tid, record->thread_start_ns, record->runtime_ns, &cpu_ns) < 0)
 		return OUTCOME_STORE_FULL;
 	*ret = (struct sample){
-	    .time_ns = record->time_ns,
-	    .cpu_ns = cpu_ns,
-	    .tid = record->tid,
-	    .user_end = (enum stack_end)record->user_end,
-	    .n_kernel = record->n_kernel,
-	    .n_user = record->n_user,
-	    .kernel = (const uint64_t *)record->frames,
-	    .user = (const uint64_t *)record->frames + record->n_kernel,
+		.time_ns = record->time_ns,
+		.cpu_ns = cpu_ns,
+		.tid = record->tid,
+		.user_end = (enum stack_end)record->user_end,
+		.n_kernel = record->n_kernel,
+		.n_user = record->n_user,
+		.kernel = (const uint64_t *)record->frames,
+		.user = (const uint64_t *)record->frames + record->n_kernel,
 	};
 	memcpy(ret->comm, record->comm, sizeof(ret->comm));
 	ret->comm[sizeof(ret->comm) - 1] = '\0';

@@ -35,6 +35,7 @@ struct thread_clock {
 	size_t sweep_at; /* threads */
 };
 
+/* uthash's macros are beyond the analyzer. NOLINTBEGIN(clang-analyzer-unix.Malloc) */
 struct thread_clock *thread_clock_new(void)
 {
 	struct thread_clock *clock = calloc(1, sizeof(*clock));
@@ -114,3 +115,4 @@ void thread_clock_sweep(struct thread_clock *clock, int (*exists)(void *context,
 	/* Doubling keeps the cost of sweeping proportional to the number of threads that come and go. */
 	clock->sweep_at = 2 * HASH_COUNT(clock->threads) + SWEEP_FROM;
 }
+/* NOLINTEND(clang-analyzer-unix.Malloc) */
