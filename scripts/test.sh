@@ -1,0 +1,100 @@
+#!/bin/bash
+# Everything that CI runs: installs, checks the format, builds with and without sanitizers, runs clang-tidy and every test of both
+# builds, and ends with the line "N passed, N failed". A check that is no test of ctest (format, build, clang-tidy) counts as one.
+#   sudo scripts/test.sh [PATTERN]     only the tests whose names match (ctest -R)
+set -uo pipefail
+
+source=$(cd "$(dirname "$0")/.." && pwd)
+cd "$source" || exit 1
+[ "$(id -u)" = 0 ] || {
+	echo "test.sh: BPF, perf events and the systemd in a box need root: run sudo $0" >&2
+	exit 1
+}
+export HOME=${HOME:-/root}
+paranoid_file=/proc/sys/kernel/perf_event_paranoid
+paranoid=$(cat $paranoid_file)
+logs=$(mktemp -d "${TMPDIR:-/tmp}/sprofd-test.XXXXXX")
+passed=0 failed=0 skipped=0 failures=()
+
+cleanup() {
+	local status=$?
+	trap - EXIT
+	rm -rf "$logs"
+	[ "$(cat $paranoid_file)" = "$paranoid" ] || echo "$paranoid" >$paranoid_file
+	exit $status
+}
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+say() { printf '\n== %s\n' "$*"; }
+fail() {
+	failed=$((failed + 1))
+	failures+=("$1")
+}
+# check NAME COMMAND...: counts as one.
+check() {
+	local name=$1
+	shift
+	say "$name"
+	if "$@"; then passed=$((passed + 1)); else fail "$name"; fi
+}
+
+sources() { git ls-files --cached --others --exclude-standard -- "$@" 2>/dev/null || find bpf client daemon tests -name '*.[ch]'; }
+check_format() { sources '*.c' '*.h' | xargs -r clang-format --dry-run -Werror; }
+build() { # PRESET FOLDER
+	cmake --preset "$1" -B "$2" >"$logs/configure" 2>&1 || {
+		cat "$logs/configure"
+		return 1
+	}
+	cmake --build "$2" 2>&1 | { grep -vE '^\[[0-9]+/[0-9]+\] ' || true; }
+	return "${PIPESTATUS[0]}"
+}
+# Our own sources that this build compiles, in as many processes as there are processors.
+check_tidy() { # FOLDER
+	python3 - "$1" <<-'END' | xargs -r -0 -n 4 -P "$(nproc)" clang-tidy -p "$1" --quiet 2>/dev/null
+		import json, os, sys
+		files = {os.path.realpath(os.path.join(c["directory"], c["file"])) for c in json.load(open(sys.argv[1] + "/compile_commands.json"))}
+		ours = sorted(f for f in files if any(f.startswith(os.path.realpath(d) + "/") for d in ("bpf", "client", "daemon")))
+		print("\0".join(ours), end="")
+	END
+}
+# Runs ctest and counts from its report, so that a crash of ctest itself is a failure as well.
+run_tests() { # NAME FOLDER [PATTERN]
+	say "tests of the $1 build"
+	ctest --test-dir "$2" --output-on-failure --no-tests=error ${3:+-R "$3"} --output-junit "$logs/$1.xml"
+	local counts
+	counts=$(python3 - "$logs/$1.xml" <<-'END'
+		import sys, xml.etree.ElementTree as tree
+		cases = list(tree.parse(sys.argv[1]).getroot().iter("testcase"))
+		bad = [c.get("name") for c in cases if c.get("status") == "fail"]
+		skipped = [c.get("name") for c in cases if c.get("status") in ("notrun", "disabled")]
+		print(len(cases) - len(bad) - len(skipped), len(skipped), *bad)
+	END
+	) || {
+		fail "$1: ctest"
+		return
+	}
+	local -a words
+	read -r -a words <<<"$counts"
+	passed=$((passed + words[0]))
+	skipped=$((skipped + words[1]))
+	for name in "${words[@]:2}"; do fail "$1: $name"; done
+}
+
+scripts/deps.sh --test || exit 1
+[ "$paranoid" -le 2 ] || echo 2 >$paranoid_file # as systemd/sysctl.d does
+
+check "format (clang-format)" check_format
+for preset in release debug; do
+	folder=build-test-$preset
+	check "build $preset" build $preset $folder
+	[ $preset = debug ] || check "clang-tidy" check_tidy $folder
+	run_tests $preset $folder "${1:-}"
+done
+
+say "result"
+for name in ${failures[@]+"${failures[@]}"}; do echo "failed: $name"; done
+[ "$skipped" = 0 ] || echo "$skipped skipped"
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
