@@ -28,7 +28,7 @@ struct jobs {
 	pthread_mutex_t lock; /* guards all below */
 	pthread_cond_t wanted, ended;
 	struct queue waiting, finished;
-	unsigned threads, idle, max_threads;
+	unsigned n_waiting, threads, idle, max_threads;
 	bool stopping;
 };
 
@@ -64,7 +64,9 @@ static struct job *wait_for_job(struct jobs *jobs)
 	while (!jobs->waiting.first && !jobs->stopping && r == 0)
 		r = pthread_cond_timedwait(&jobs->wanted, &jobs->lock, &until);
 	jobs->idle--;
-	return jobs->stopping ? NULL : pop(&jobs->waiting);
+	struct job *job = jobs->stopping ? NULL : pop(&jobs->waiting);
+	jobs->n_waiting -= job != NULL;
+	return job;
 }
 
 static void *worker(void *context)
@@ -107,11 +109,13 @@ static int dispatch(struct jobs *jobs, struct job *job)
 {
 	int r = 0;
 	pthread_mutex_lock(&jobs->lock);
-	if (!jobs->stopping && jobs->idle == 0 && jobs->threads < jobs->max_threads)
+	/* A thread that was woken for an earlier job is still among the idle ones: it will not take this one. */
+	if (!jobs->stopping && jobs->idle <= jobs->n_waiting && jobs->threads < jobs->max_threads)
 		r = start_thread(jobs);
 	if (r == 0 || jobs->threads > 0) {
 		r = 0;
 		push(&jobs->waiting, job);
+		jobs->n_waiting++;
 		pthread_cond_signal(&jobs->wanted);
 	}
 	pthread_mutex_unlock(&jobs->lock);
