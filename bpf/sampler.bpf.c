@@ -76,8 +76,9 @@ static __u64 runtime_of(struct task_struct *task, struct perf_event *event, bool
 {
 	__u64 clock = 0, clock_task = 0, now;
 	if (bpf_core_field_exists(task->se.cfs_rq)) {
-		clock = BPF_CORE_READ(task, se.cfs_rq, rq, clock);
-		clock_task = BPF_CORE_READ(task, se.cfs_rq, rq, clock_task);
+		struct rq *rq = task->se.cfs_rq->rq; /* loads that the verifier follows: a fault reads 0 */
+		clock = rq->clock;
+		clock_task = rq->clock_task;
 	}
 	now = clock;
 	if (cpu_clock) {
