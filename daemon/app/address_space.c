@@ -52,7 +52,7 @@ uint32_t address_space_note(struct address_space *space, const struct record *re
 	*ret_new_program = space->seen && record->exec_id != space->exec_id;
 	/* When memory is out, the old version stays: addresses of the new program then have no names, or are cut. */
 	if (*ret_new_program && space->n < MAX_VERSIONS)
-		(void)reserve(space, space->n);
+		(void)reserve(space, current(space) + 1);
 	if (*ret_new_program)
 		space->next_ns = 0; /* the new program's mappings are needed now */
 	if (!space->seen || *ret_new_program || record->exec_pages != space->exec_pages) {
@@ -104,6 +104,11 @@ static int replace(struct address_space *space, uint32_t version, struct maps *m
 
 int address_space_update(struct address_space *space, uint32_t version, struct maps *maps, uint64_t now_ns)
 {
+	if (version != current(space)) { /* another program began meanwhile: whose these are, nobody knows */
+		maps_unref(maps);
+		space->wanted = true;
+		return 0;
+	}
 	if (!maps)
 		return 0;
 	struct maps *old = version < space->n ? space->versions[version] : NULL;

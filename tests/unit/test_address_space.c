@@ -1,0 +1,214 @@
+#include <check.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#include "app/address_space.h"
+#include "base/clock.h"
+#include "check_main.h"
+
+static struct address_space space;
+static bool new_program;
+
+static struct maps *maps_of(uint64_t start, uint64_t end, const char *name)
+{
+	struct mapping mapping = {.start = start, .end = end, .kind = MAPPING_FILE, .name = name};
+	struct maps *maps;
+	ck_assert_int_eq(maps_new(&mapping, 1, 0, &maps), 0);
+	return maps;
+}
+
+static uint32_t note(uint64_t exec_id, uint32_t exec_pages)
+{
+	struct record record = {.exec_id = exec_id, .exec_pages = exec_pages, .map_count = exec_pages};
+	return address_space_note(&space, &record, &new_program);
+}
+
+static const char *name_at(uint32_t version, uint64_t address)
+{
+	if (version >= space.n || !space.versions[version])
+		return "";
+	const struct mapping *mapping = maps_find(space.versions[version], address);
+	return mapping ? mapping->name : "";
+}
+
+static void attach(const char *name)
+{
+	address_space_init(&space);
+	ck_assert_int_eq(address_space_update(&space, 0, maps_of(100, 200, name), 0), 0);
+}
+
+START_TEST(a_library_that_comes_is_merged)
+{
+	attach("a");
+	ck_assert_uint_eq(note(1, 10), 0);
+	ck_assert(!new_program);
+	ck_assert(address_space_due(&space, NS_PER_S)); /* what was read at the attach may be old by now */
+	uint32_t version = address_space_begin(&space);
+	ck_assert(!address_space_due(&space, NS_PER_S));
+	ck_assert_int_eq(address_space_update(&space, version, maps_of(300, 400, "lib"), NS_PER_S), 0);
+	ck_assert_uint_eq(space.n, 1);
+	ck_assert_str_eq(name_at(0, 150), "a");
+	ck_assert_str_eq(name_at(0, 350), "lib");
+	note(1, 10);
+	ck_assert(!address_space_due(&space, 9 * NS_PER_S)); /* nothing has changed */
+	note(1, 12);
+	ck_assert(address_space_due(&space, 9 * NS_PER_S));
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(a_contradiction_opens_a_version)
+{
+	attach("a");
+	note(1, 10);
+	uint32_t version = address_space_begin(&space);
+	ck_assert_int_eq(address_space_update(&space, version, maps_of(150, 250, "b"), NS_PER_S), 0);
+	ck_assert_uint_eq(note(1, 10), 1);
+	ck_assert_str_eq(name_at(0, 160), "a");
+	ck_assert_str_eq(name_at(1, 160), "b");
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(an_exec_opens_a_version_at_once)
+{
+	attach("old");
+	ck_assert_uint_eq(note(1, 10), 0);
+	ck_assert_uint_eq(note(2, 10), 1);
+	ck_assert(new_program);
+	ck_assert_str_eq(name_at(1, 150), ""); /* better no name than one of the old program */
+	ck_assert(address_space_due(&space, 0));
+	ck_assert_uint_eq(note(2, 10), 1);
+	ck_assert(!new_program);
+	ck_assert_int_eq(address_space_update(&space, address_space_begin(&space), maps_of(100, 200, "new"), 0), 0);
+	ck_assert_str_eq(name_at(0, 150), "old");
+	ck_assert_str_eq(name_at(1, 150), "new");
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(an_exec_is_told_apart_even_when_nothing_was_ever_read)
+{
+	address_space_init(&space);
+	ck_assert_int_eq(address_space_update(&space, 0, NULL, 0), 0); /* could not be read */
+	uint32_t before = note(1, 10), after = note(2, 10);
+	ck_assert(new_program);
+	ck_assert_uint_ne(before, after);
+	ck_assert_int_eq(address_space_update(&space, address_space_begin(&space), maps_of(100, 200, "new"), 0), 0);
+	ck_assert_str_eq(name_at(before, 150), "");
+	ck_assert_str_eq(name_at(after, 150), "new");
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program)
+{
+	attach("old");
+	uint32_t before = note(1, 10);
+	uint32_t version = address_space_begin(&space);
+	struct maps *read_before_the_exec = maps_of(150, 250, "changed"); /* contradicts what was known */
+	uint32_t after = note(2, 10);
+	ck_assert_int_eq(address_space_update(&space, version, read_before_the_exec, NS_PER_S), 0);
+	uint32_t later = note(2, 10);
+	ck_assert_str_eq(name_at(before, 110), "old");
+	ck_assert_str_eq(name_at(after, 160), "");
+	ck_assert_str_eq(name_at(later, 160), "");
+	ck_assert(address_space_due(&space, 9 * NS_PER_S)); /* the new program's are still wanted */
+	ck_assert_int_eq(
+		address_space_update(&space, address_space_begin(&space), maps_of(100, 200, "new"), 9 * NS_PER_S), 0);
+	ck_assert_str_eq(name_at(note(2, 10), 150), "new");
+	ck_assert_str_eq(name_at(before, 110), "old");
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(intervals_grow_while_nothing_is_new)
+{
+	attach("a");
+	uint64_t now_ns = NS_PER_S, last_gap_ns = 0;
+	for (int i = 0; i < 12; i++) {
+		note(1, 20 + (uint32_t)i);
+		uint64_t asked_ns = now_ns;
+		while (!address_space_due(&space, now_ns))
+			now_ns += NS_PER_MS;
+		last_gap_ns = now_ns - asked_ns;
+		ck_assert_int_eq(
+			address_space_update(&space, address_space_begin(&space), maps_of(100, 200, "a"), now_ns), 0);
+	}
+	ck_assert_uint_ge(last_gap_ns, NS_PER_S);
+	ck_assert_uint_le(last_gap_ns, 3 * NS_PER_S);
+	note(1, 99);
+	while (!address_space_due(&space, now_ns))
+		now_ns += NS_PER_MS;
+	ck_assert_int_eq(address_space_update(&space, address_space_begin(&space), maps_of(300, 400, "b"), now_ns), 0);
+	note(1, 98);
+	ck_assert(address_space_due(&space, now_ns + 100 * NS_PER_MS)); /* something was: soon again */
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(an_unknown_address_asks_when_mappings_have_changed)
+{
+	attach("a");
+	note(1, 10);
+	address_space_update(&space, address_space_begin(&space), maps_of(100, 200, "a"), 0);
+	const uint64_t known[] = {150, 160}, unknown[] = {150, 500}, at_end[] = {150, 200};
+	address_space_note_stack(&space, 0, 10, unknown, 2);
+	ck_assert(!space.wanted); /* no change: asking again would find nothing */
+	address_space_note_stack(&space, 0, 11, known, 2);
+	ck_assert(!space.wanted);
+	address_space_note_stack(&space, 0, 11, at_end, 2); /* the address after a call that ends the mapping */
+	ck_assert(!space.wanted);
+	address_space_note_stack(&space, 0, 11, unknown, 2);
+	ck_assert(space.wanted);
+	address_space_begin(&space);
+	address_space_note_stack(&space, 0, 11, unknown, 2); /* once for each change */
+	ck_assert(!space.wanted);
+	address_space_note_stack(&space, 7, 12, unknown, 2); /* a version that was never read */
+	ck_assert(!space.wanted);
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(growth_is_bounded)
+{
+	attach("a");
+	for (uint64_t exec = 1; exec <= 20000; exec++)
+		note(exec, 10);
+	ck_assert_uint_le(space.n, 4096);
+	for (int i = 0; i < 20000; i++) {
+		uint64_t at = 100 + (uint64_t)(i % 50);
+		address_space_update(&space, address_space_begin(&space), maps_of(at, at + 100, "x"), 0);
+	}
+	ck_assert_uint_le(space.n, 4096);
+	ck_assert_uint_ge(space.n, 4000);
+	ck_assert_str_eq(name_at(space.n - 1, 149), "x"); /* the last one's names stay */
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(a_snapshot_outlives_the_space)
+{
+	attach("a");
+	note(1, 1);
+	note(2, 1); /* a version without mappings */
+	struct maps **versions;
+	uint32_t n;
+	ck_assert_int_eq(address_space_snapshot(&space, &versions, &n), 0);
+	address_space_free(&space);
+	ck_assert_uint_eq(n, 2);
+	ck_assert_str_eq(maps_find(versions[0], 150)->name, "a");
+	ck_assert_ptr_null(versions[1]);
+	maps_unref(versions[0]);
+	free(versions);
+	address_space_init(&space);
+	ck_assert_int_eq(address_space_snapshot(&space, &versions, &n), 0);
+	ck_assert_uint_eq(n, 0);
+	free(versions);
+}
+END_TEST
+
+CHECK_MAIN("address_space", 60, a_library_that_comes_is_merged, a_contradiction_opens_a_version,
+	   an_exec_opens_a_version_at_once, an_exec_is_told_apart_even_when_nothing_was_ever_read,
+	   a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program, intervals_grow_while_nothing_is_new,
+	   an_unknown_address_asks_when_mappings_have_changed, growth_is_bounded, a_snapshot_outlives_the_space)
