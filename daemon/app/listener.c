@@ -15,7 +15,7 @@
 #include "app/notify.h"
 #include "base/cleanup.h"
 
-enum { BACKLOG = 128 };
+enum { BACKLOG = 128, LOCK_TRIES = 40, LOCK_PAUSE_US = 50000 };
 
 static int fail_on(const char *path, int error, struct error *err)
 {
@@ -36,7 +36,9 @@ static int lock_directory(const char *path)
 	int fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return -errno;
-	flock(fd, LOCK_EX); /* released with the fd */
+	/* Released with the fd. Whoever may read the directory may hold the lock for ever: then we go without. */
+	for (int i = 0; i < LOCK_TRIES && flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK; i++)
+		usleep(LOCK_PAUSE_US);
 	return fd;
 }
 
@@ -138,10 +140,12 @@ int listener_open(struct listener *listener, const struct listener_options *opti
 void listener_close(struct listener *listener)
 {
 	struct stat st;
-	if (listener->fd >= 0)
-		close(listener->fd);
+	/* While we hold it open its inode cannot pass to another daemon's socket, and under the lock none can take its place. */
+	_cleanup_close_ int lock = listener->ours ? lock_directory(listener->path) : -1;
 	if (listener->ours && lstat(listener->path, &st) == 0 && st.st_dev == listener->device &&
 	    st.st_ino == listener->inode)
 		unlink(listener->path);
+	if (listener->fd >= 0)
+		close(listener->fd);
 	*listener = (struct listener){.fd = -1};
 }
