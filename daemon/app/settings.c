@@ -9,6 +9,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
+
 enum key_kind { KEY_TEXT, KEY_NUMBER, KEY_MODE, KEY_LEVEL };
 
 struct key {
@@ -125,7 +127,11 @@ int settings_set(struct settings *settings, const char *section, const char *key
 
 struct reading {
 	struct settings *settings;
-	struct error first; /* the first error, of all the file's */
+	FILE *file;
+	int line;       /* read last */
+	int cut_line;   /* longer than the parser takes; 0: none */
+	int first_line; /* of the first error */
+	struct error first;
 };
 
 static int on_key(void *context, const char *section, const char *key, const char *value)
@@ -134,23 +140,44 @@ static int on_key(void *context, const char *section, const char *key, const cha
 	struct error err = {0};
 	if (settings_set(reading->settings, section, key, value ? value : "", &err) == 0)
 		return 1;
-	if (!reading->first.code)
+	if (!reading->first.code) {
 		reading->first = err;
+		reading->first_line = reading->line;
+	}
 	return 0;
+}
+
+/* The parser would take the rest of a line that is too long for the next line. */
+static char *read_line(char *to, int bytes, void *context)
+{
+	struct reading *reading = context;
+	if (reading->cut_line || !fgets(to, bytes, reading->file))
+		return NULL;
+	reading->line++;
+	if (!strchr(to, '\n') && !feof(reading->file))
+		reading->cut_line = reading->line;
+	return to;
 }
 
 int settings_read(struct settings *settings, const char *path, struct error *err)
 {
-	struct reading reading = {.settings = settings};
-	errno = 0;
-	int line = ini_parse(path, on_key, &reading);
+	_cleanup_fclose_ FILE *file = fopen(path, "re");
+	struct reading reading = {.settings = settings, .file = file};
+	if (file)
+		errno = 0;
+	int line = file ? ini_parse_stream(read_line, &reading, on_key, &reading) : -1;
+	if (line < 0 || ferror(file)) {
+		int error = errno ? errno : EIO;
+		return error_set(err, error, "cannot read the configuration %s: %s", path, strerror(error));
+	}
+	if (reading.cut_line && (line == 0 || line >= reading.cut_line))
+		return error_set(err, EINVAL, "%s, line %d: longer than %d bytes", path, reading.cut_line,
+				 INI_MAX_LINE - 2);
 	if (line == 0)
 		return 0;
-	if (line < 0)
-		return error_set(err, errno ? errno : EIO, "cannot read the configuration %s: %s", path,
-				 strerror(errno ? errno : EIO));
 	return error_set(err, EINVAL, "%s, line %d: %s", path, line,
-			 reading.first.code ? reading.first.text : "neither [section], nor key = value, nor comment");
+			 reading.first_line == line ? reading.first.text
+						    : "neither [section], nor key = value, nor comment");
 }
 
 enum { OPTION_SOCKET = 1, OPTION_CONFIG, OPTION_LOG_LEVEL };
