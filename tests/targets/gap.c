@@ -1,5 +1,6 @@
 /* Tells how much time is taken from it: at the bottom of --depth=N frames it does nothing but read the processor's time stamp, and counts
- * each step longer than a microsecond as stolen. Its counters are in a file that anybody may map: gap [--depth=N] [--seconds=N] FILE. */
+ * each step longer than a microsecond as stolen by an interrupt or signal, one longer than --most-us=N (default 200) as another
+ * process's turn. Its counters are in a file that anybody may map: gap [--depth=N] [--seconds=N] FILE. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -9,11 +10,12 @@
 
 /* All in ticks of the time stamp counter, since the start. */
 struct counters {
-	volatile uint64_t now, stolen, gaps, loops;
+	volatile uint64_t now, stolen, gaps, away;
 	volatile uint64_t ticks_per_ms;
 };
 
 static struct counters *counters;
+static long most_us = 200;
 
 static uint64_t ticks_per_ms(void)
 {
@@ -24,15 +26,16 @@ static uint64_t ticks_per_ms(void)
 
 TARGET_NOINLINE static void watch(void)
 {
-	uint64_t limit = counters->ticks_per_ms / 1000, last = __builtin_ia32_rdtsc();
+	uint64_t least = counters->ticks_per_ms / 1000, most = least * (uint64_t)most_us, last = __builtin_ia32_rdtsc();
 	for (uint64_t loops = 0; !target_stop; loops++) {
 		uint64_t now = __builtin_ia32_rdtsc(), step = now - last;
-		if (step > limit) {
+		if (step > most) {
+			counters->away += step;
+		} else if (step > least) {
 			counters->stolen += step;
 			counters->gaps++;
 		}
 		counters->now = last = now;
-		counters->loops = loops;
 		if (loops % (1 << 20) == 0) {
 			target_over();
 			last = __builtin_ia32_rdtsc();
@@ -54,8 +57,8 @@ TARGET_NOINLINE static void gap_frame(long left)
 int main(int argc, char **argv)
 {
 	long depth = 10, seconds = 0;
-	const struct target_flag flags[] = {{"depth", &depth}, {"seconds", &seconds}};
-	int first = target_parse(argc, argv, flags, 2);
+	const struct target_flag flags[] = {{"depth", &depth}, {"seconds", &seconds}, {"most-us", &most_us}};
+	int first = target_parse(argc, argv, flags, 3);
 	if (first >= argc)
 		return 2;
 	target_begin(seconds);

@@ -1,0 +1,111 @@
+"""What sprofd itself costs: nanoseconds of the BPF program by depth of the stack, CPU of the daemon per sample, memory by targets.
+
+    SPROF_BUILD=build python3 tests/bench/bench_cost.py [--repeat=5]
+
+Prints markdown. The kernel's own clock of BPF programs (kernel.bpf_stats_enabled) is switched on for the run and then put back."""
+import argparse
+import time
+from pathlib import Path
+
+from measure import Scope, harness, machine, spread, table
+
+STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
+PROG_TYPE_PERF_EVENT = 7  # enum bpf_prog_type
+DEPTHS = (10, 30, 100, 1000)
+
+
+def program_counts(daemon):
+    """(runs, ns) of the daemon's BPF program, as the kernel tells of its file descriptor."""
+    for info in Path(f"/proc/{daemon.pid()}/fdinfo").iterdir():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        if int(fields.get("prog_type", -1)) == PROG_TYPE_PERF_EVENT:
+            return int(fields["run_cnt"]), int(fields["run_time_ns"])
+    raise AssertionError("sprofd holds no perf_event program")
+
+
+def program_ns(depth):
+    with Scope() as scope:
+        daemon = harness.Daemon(scope)
+        target = harness.Target(scope, "deep", f"--depth={depth}")
+        daemon.attach(target.pid, 4999)
+        time.sleep(0.3)
+        runs, ns = program_counts(daemon)
+        time.sleep(2)
+        more_runs, more_ns = program_counts(daemon)
+        return (more_ns - ns) / (more_runs - runs)
+
+
+def bench_program(repeat):
+    before = STATS.read_text()
+    STATS.write_text("1")
+    try:
+        rows = [(depth, spread([program_ns(depth) for _ in range(repeat)], 0)) for depth in DEPTHS]
+    finally:
+        STATS.write_text(before)
+    print("### Nanoseconds of the BPF program, by user frames (4,999 Hz, frame pointers)\n")
+    table(["frames", "ns per sample"], rows)
+
+
+def daemon_us(program, args, seconds=5):
+    """CPU of the daemon per sample, in us, at 10 kHz on each thread; and what was lost."""
+    with Scope() as scope:
+        daemon = harness.Daemon(scope)
+        target = harness.Target(scope, program, *args)
+        daemon.attach(target.pid, 10000)
+        time.sleep(1)
+
+        def look():
+            status = daemon.status()
+            t = next(t for t in status["targets"] if t["pid"] == target.pid)
+            return int(status["cpu_ns"]), harness.number(t, "samples"), sum(harness.losses(t).values())
+
+        cpu, samples, _ = look()
+        time.sleep(seconds)
+        more_cpu, more_samples, lost = look()
+        return (more_cpu - cpu) / 1000 / (more_samples - samples), lost
+
+
+def bench_daemon(repeat):
+    rows = []
+    for label, program, args in (("2 threads, 10 frames", "spin", ["--threads=2"]), ("1 thread, 30 frames", "deep", ["--depth=30"]),
+                                 ("1 thread, 300 frames", "deep", ["--depth=300"])):  # fmt: skip
+        results = [daemon_us(program, args) for _ in range(repeat)]
+        rows.append((label, spread([us for us, _ in results]), sum(lost for _, lost in results)))
+    print("### CPU of the daemon at 10 kHz\n")
+    table(["target", "us per sample", "samples lost"], rows)
+
+
+def memory(n_targets):
+    """(resident MiB after 5 s, and after a pull of one) with so many targets at 99 Hz."""
+    with Scope() as scope:
+        daemon = harness.Daemon(scope)
+        targets = [harness.Target(scope, "spin", "--burst-us=100", "--idle-us=10000") for _ in range(n_targets)]
+        for target in targets:
+            daemon.attach(target.pid, 99)
+        time.sleep(5)
+        rss = int(daemon.status()["rss_bytes"])
+        daemon.pull_bytes(targets[0].pid)
+        return rss / (1 << 20), int(daemon.status()["rss_bytes"]) / (1 << 20)
+
+
+def bench_memory():
+    print("### Resident memory of the daemon, 99 Hz\n")
+    rows = []
+    for n_targets in (1, 10, 100):
+        before, after = memory(n_targets)
+        rows.append((n_targets, f"{before:.1f}", f"{after:.1f}"))
+    table(["targets", "MiB after 5 s", "MiB after a pull of one"], rows)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5)
+    options = parser.parse_args()
+    print(f"{machine()}; `{' '.join(harness.sys.argv)}`\n")
+    bench_program(options.repeat)
+    bench_daemon(options.repeat)
+    bench_memory()
+
+
+if __name__ == "__main__":
+    main()

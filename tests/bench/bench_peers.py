@@ -1,0 +1,255 @@
+"""What profiling costs the target and the tool, per delivered sample, beside perf, bpftrace and gperftools in the same run.
+
+    SPROF_BUILD=build python3 tests/bench/bench_peers.py [--pairs=20] [--hz=99,999] [--depth=10] [--seconds=2] [--tools=...]
+
+The target is `gap`: it counts the nanoseconds that are taken from it, so that the cost shows even where the whole run is too noisy to
+tell. Each pair is a window without and a window with the tool, in turn, on one process; the tools take turns in random order.
+Prints markdown: figures are medians, (quartiles) and [95 % bootstrap intervals of the median]."""
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import statistics
+import struct
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+from measure import Gap, Scope, harness, interval, machine, spread, stolen_between, table, with_interval
+
+LIBPROFILER = ("/usr/lib/x86_64-linux-gnu/libprofiler.so.0", "/usr/lib/x86_64-linux-gnu/libprofiler.so")
+
+
+class Sprofd:
+    name = "sprofd"
+
+    def __init__(self, scope, gap, directory):
+        self.daemon = harness.Daemon(scope)
+        self.gap = gap
+
+    def start(self, hz):
+        self.daemon.attach(self.gap.pid, hz)
+        self.cpu_before = harness.cpu_ns(self.daemon.pid())
+
+    def tool_cpu_ns(self):
+        return harness.cpu_ns(self.daemon.pid()) - self.cpu_before
+
+    def stop(self):
+        """How many samples came."""
+        self.daemon.ok("detach", self.gap.pid)
+        return harness.number(self.daemon.target(self.gap.pid), "samples")
+
+
+class Child:
+    """A tool that is a process beside the target."""
+
+    def __init__(self, scope, gap, directory):
+        self.scope, self.gap, self.directory = scope, gap, directory
+
+    def run(self, *argv, ready):
+        self.log = open(Path(self.directory) / f"{self.name}.log", "w+")
+        self.process = subprocess.Popen(argv, stdout=self.log, stderr=self.log)
+        self.scope.addCleanup(harness.end, self.process)
+        harness.wait_for(lambda: ready(self.output()), 30, f"{argv} to start: {self.output()}")
+        self.cpu_before = harness.cpu_ns(self.process.pid)
+
+    def output(self):
+        return Path(self.log.name).read_text(errors="replace")
+
+    def tool_cpu_ns(self):
+        return harness.cpu_ns(self.process.pid) - self.cpu_before
+
+    def finish(self):
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(60)
+        self.log.close()
+
+
+class Perf(Child):
+    name = "perf record -g"
+
+    def start(self, hz):
+        self.data = f"{self.directory}/perf.data"
+        pipes = [f"{self.directory}/{end}" for end in ("control", "ack")]
+        for pipe in pipes:
+            if not os.path.exists(pipe):
+                os.mkfifo(pipe)
+        # Tells by its control pipe when it is really recording.
+        control, ack = (os.open(pipe, os.O_RDWR) for pipe in pipes)
+        self.run("perf", "record", "-q", "-e", "cpu-clock", "-F", str(hz), "-g", "-p", str(self.gap.pid), "-o", self.data,
+                 f"--control=fifo:{pipes[0]},{pipes[1]}", ready=lambda _: True)  # fmt: skip
+        os.write(control, b"enable\n")
+        os.read(ack, 16)
+        os.close(control)
+        os.close(ack)
+        self.cpu_before = harness.cpu_ns(self.process.pid)
+
+    def stop(self):
+        self.finish()
+        stats = subprocess.run(["perf", "report", "--stats", "-i", self.data], capture_output=True, text=True).stdout
+        return int(re.search(r"SAMPLE events:\s+(\d+)", stats).group(1))
+
+
+class Bpftrace(Child):
+    name = "bpftrace"
+
+    def start(self, hz):
+        program = f'profile:hz:{hz} /pid == {self.gap.pid}/ {{ @[kstack, ustack] = count(); @n = count(); }} interval:ms:50 {{ printf("on\\n"); }}'
+        self.run("bpftrace", "-e", program, ready=lambda text: "on\n" in text)
+
+    def stop(self):
+        self.finish()
+        with open(self.log.name, errors="replace") as file:
+            found = re.search(r"@n: (\d+)", file.read())
+        return int(found.group(1)) if found else 0
+
+
+class Gperftools:
+    """In the process itself, switched by a signal; so its target is another process of the same program."""
+
+    name = "gperftools"
+
+    def __init__(self, scope, gap, directory):
+        self.scope, self.directory = scope, Path(directory)
+        self.library = next((path for path in LIBPROFILER if os.path.exists(path)), None)
+        self.processes = {}
+        self.gap = None
+
+    def prepare(self, hz, depth):
+        self.gap = Gap(self.scope, depth, env={
+            "LD_PRELOAD": self.library, "CPUPROFILE": f"{self.directory}/gperf.{hz}", "CPUPROFILESIGNAL": str(int(signal.SIGUSR2)),
+            "CPUPROFILE_FREQUENCY": str(hz)})  # fmt: skip
+        return self.gap
+
+    def start(self, hz):
+        self.before = set(self.directory.glob(f"gperf.{hz}*"))
+        self.hz = hz
+        os.kill(self.gap.pid, signal.SIGUSR2)
+        time.sleep(0.05)
+
+    def tool_cpu_ns(self):
+        return 0  # it has none beside the target's
+
+    def stop(self):
+        os.kill(self.gap.pid, signal.SIGUSR2)
+        time.sleep(0.3)
+        newest = max(self.directory.glob(f"gperf.{self.hz}*"), key=lambda path: path.stat().st_mtime)
+        return count_gperftools(newest.read_bytes())
+
+
+def count_gperftools(data):
+    """Samples of its legacy format: words of 64 bits; header of 5, then (count, depth, pcs...), a last one of (0, 1, 0), text."""
+    at, total = 40, 0
+    while at + 16 <= len(data):
+        count, depth = struct.unpack_from("<QQ", data, at)
+        if count == 0:
+            break
+        total += count
+        at += 16 + 8 * depth
+    return total
+
+
+TOOLS = {"sprofd": Sprofd, "perf": Perf, "bpftrace": Bpftrace, "gperftools": Gperftools}
+
+
+def available(name):
+    if name == "gperftools":
+        return any(map(os.path.exists, LIBPROFILER))
+    return name == "sprofd" or shutil.which(name)
+
+
+def pair(tool, gap, hz, seconds):
+    """One window without and one with the tool: (stolen us per sample, slowdown in %, tool's CPU us per sample, Hz)."""
+    before = gap.read()
+    time.sleep(seconds)
+    without = stolen_between(before, gap.read())
+    tool.start(hz)
+    before = gap.read()
+    time.sleep(seconds)
+    after = gap.read()
+    tool_ns = tool.tool_cpu_ns()
+    wall_ns = after[0] - before[0]
+    samples = tool.stop()
+    extra = stolen_between(before, after) - without
+    if samples == 0:
+        return None
+    # The tool ran a little longer than the window: by its own count it delivered at this rate.
+    return extra * wall_ns / 1000 / samples, extra * 100, tool_ns / 1000 / samples, samples / (wall_ns / 1e9)
+
+
+def measure(options, hz):
+    results = {name: [] for name in options.tools}
+    with Scope() as scope:
+        directory = tempfile.mkdtemp(prefix="sprof-bench.")
+        scope.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        gap = Gap(scope, options.depth)
+        tools, gaps = {}, {}
+        for name in options.tools:
+            tools[name] = TOOLS[name](scope, gap, directory)
+            gaps[name] = gap
+        if "gperftools" in tools:
+            gaps["gperftools"] = tools["gperftools"].prepare(hz, options.depth)
+            os.kill(gaps["gperftools"].pid, signal.SIGSTOP)
+        for i in range(options.pairs):
+            for name in random.sample(options.tools, len(options.tools)):
+                if gaps[name] is not gap:  # only one of the two targets runs at a time
+                    os.kill(gap.pid, signal.SIGSTOP)
+                    os.kill(gaps[name].pid, signal.SIGCONT)
+                result = pair(tools[name], gaps[name], hz, options.seconds)
+                if gaps[name] is not gap:
+                    os.kill(gaps[name].pid, signal.SIGSTOP)
+                    os.kill(gap.pid, signal.SIGCONT)
+                if result:
+                    results[name].append(result)
+            print(f"pair {i + 1} of {options.pairs} at {hz} Hz", file=harness.sys.stderr, flush=True)
+    return results
+
+
+def verdict(ours, theirs):
+    """Pair by pair: ahead or behind only where the interval of the median difference leaves zero out."""
+    differences = [a - b for a, b in zip(ours, theirs)]
+    if len(differences) < 5:
+        return "too few pairs"
+    low, high = interval(differences)
+    word = "ahead" if high < 0 else "behind" if low > 0 else "not separated"
+    return f"{word}: {statistics.median(differences):+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def report(options, hz, results):
+    rows = []
+    for name, values in results.items():
+        if not values:
+            rows.append((TOOLS[name].name, "no samples", "", "", "", ""))
+            continue
+        stolen, slowdown, cpu, rate = (list(column) for column in zip(*values))
+        ours = [value[0] for value in results.get("sprofd", [])]
+        rows.append((TOOLS[name].name, f"{statistics.median(rate):.0f}", with_interval(stolen), spread(slowdown, 3),
+                     spread(cpu) if name != "gperftools" else "in the target", "" if name == "sprofd" else verdict(ours, stolen)))  # fmt: skip
+    print(f"### {hz} Hz, {options.depth} frames, {options.pairs} pairs of {options.seconds} s\n")
+    table(["tool", "delivered Hz", "taken from the target, us per sample", "slowdown of the target, %", "CPU of the tool, us per sample",
+           "sprofd against it, us per sample"], rows)  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--hz", default="99,999")
+    parser.add_argument("--depth", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--tools", default=",".join(TOOLS))
+    options = parser.parse_args()
+    asked = options.tools.split(",")
+    options.tools = [name for name in asked if available(name)]
+    print(f"{machine()}; `{' '.join(harness.sys.argv)}`")
+    if asked != options.tools:
+        print(f"\nNot installed, so left out: {', '.join(set(asked) - set(options.tools))}.")
+    print()
+    for hz in map(int, options.hz.split(",")):
+        report(options, hz, measure(options, hz))
+
+
+if __name__ == "__main__":
+    main()
