@@ -10,7 +10,7 @@ class CpuTime(Case):
     def setUpClass(cls):
         cls.daemon = Daemon(cls)
 
-    def check(self, target, hz, n_threads, seconds=4):
+    def check(self, target, hz, n_threads, seconds=3):
         low_ns = harness.cpu_ns(target.pid)
         self.daemon.attach(target.pid, hz)
         high_ns = harness.cpu_ns(target.pid)
@@ -27,7 +27,7 @@ class CpuTime(Case):
     def test_steady(self):
         for hz in (99, 999, 9999):
             with self.subTest(hz=hz):
-                self.check(Target(self, "spin", "--threads=2"), hz, 2, 3)
+                self.check(Target(self, "spin", "--threads=2"), hz, 2, 2)
 
     def test_bursts_of_50_us(self):
         for hz in (99, 999, 9999):
@@ -45,7 +45,7 @@ class CpuTime(Case):
         self.check(Target(self, "syscaller", "--what=0"), 999, 1, 2)
 
     def test_shares_of_functions(self):
-        profile = self.check(Target(self, "spin", "--shares=5:3:2"), 1999, 1, 5)
+        profile = self.check(Target(self, "spin", "--shares=5:3:2"), 1999, 1, 4)
         ns = {}
         for sample in profile.samples:
             for name in {f.name for x in sample.locations for f, _ in x.lines}:

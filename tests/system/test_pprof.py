@@ -1,5 +1,6 @@
 """Every profile opens in `go tool pprof`, every way that people use."""
 import re
+import subprocess
 import time
 
 import harness
@@ -34,6 +35,21 @@ class Pprof(Case):
         self.assertIn("<svg", pprof("-svg", self.path))
         self.assertIn("drive", pprof("-peek", "a_heavy", self.path))
         self.assertNotIn("a_heavy", pprof("-top", "-focus", "c_light", self.path))
+
+    def test_the_checker_agrees(self):
+        """profile_check is written in C, by another hand."""
+        checker = harness.BUILD / "tests" / "system" / "profile_check"
+        if not checker.exists():
+            checker = harness.TARGETS.parent / "profile_check"
+        profile = self.pull(Target(self, "spin", "--threads=2"))
+        done = subprocess.run([checker, "--functions", self.path], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        facts = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+        self.assertEqual((int(facts["samples"]), int(facts["cpu_ns"])), (profile.count(), profile.cpu_ns()))
+        threads = {int(line.split()[1]): [int(n) for n in line.split()[2:4]] for line in done.stdout.splitlines() if line.startswith("thread ")}
+        self.assertEqual(threads, profile.by_tid())
+        functions = {line.split()[5]: int(line.split()[3]) for line in done.stdout.splitlines() if line.startswith("function ")}
+        self.assertEqual(functions["drive"], profile.inclusive()["drive"])
 
     def test_labels(self):
         target = Target(self, "spin", "--threads=2")

@@ -234,6 +234,8 @@ class Server(Case):
             ("POST", "/v1/targets", b"", 400),
             ("POST", "/v1/targets", b"\x08\x01\x10" + varint(50_000_000), 400),
             ("POST", "/v1/targets", b"\x08" + varint(pid) + b"\x18\x63", 400),
+            ("POST", "/v1/targets", b"\x08" + varint(pid) + b"\xf8\x06\x01", 400),  # a field that there is not
+            ("GET", f"/debug/pprof/profile?pid={pid}&bogus=1", None, 400),
             ("PUT", "/v1/status", b"", (404, 405, 501)),
             ("POST", "/v1/status", b"", (404, 405)),
         ]
