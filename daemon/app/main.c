@@ -1,7 +1,6 @@
 /* sprofd: sets up the process, then runs the event loop. */
 #include <errno.h>
 #include <event2/event.h>
-#include <event2/thread.h>
 #include <grp.h>
 #include <malloc.h>
 #include <signal.h>
@@ -30,6 +29,14 @@ static void on_watchdog(evutil_socket_t fd, short what, void *context)
 {
 	(void)fd, (void)what, (void)context;
 	notify_send("WATCHDOG=1");
+}
+
+/* What libevent has to say goes where our own words go. */
+static void on_libevent_log(int severity, const char *message)
+{
+	static const enum log_level levels[] = {LOG_DEBUG, LOG_INFO, LOG_WARNING,
+						LOG_ERROR}; /* by EVENT_LOG_DEBUG .. EVENT_LOG_ERR */
+	log_write(levels[severity & 3], "libevent: %s", message);
 }
 
 /* Few arenas, and memory given back: a daemon that is idle most of the time should be small most of the time. */
@@ -113,6 +120,7 @@ int main(int argc, char **argv)
 	struct settings settings;
 	struct error err = {0};
 	tune_process();
+	event_set_log_callback(on_libevent_log);
 	settings_defaults(&settings);
 	int r = settings_parse(&settings, argc, argv, &err);
 	if (r == 0) {
