@@ -51,7 +51,7 @@ struct record {
 enum { CLAIMS = 32768 }; /* power of two */
 struct claim {
 	__u64 thread; /* CLAIM_THREAD; 0: free */
-	__u64 event;  /* generation and root of the cookie */
+	__u64 event;  /* slot, generation and root of the cookie, never 0; 0: unclaimed */
 };
 /* 22 bits of tid in the daemon's pid namespace (PID_MAX_LIMIT), 42 bits of start time. */
 #define CLAIM_THREAD(tid, start_ns) (((__u64)(start_ns) << 22) | ((__u64)(tid)&0x3fffff))

@@ -98,7 +98,7 @@ static __u32 number_at(struct task_struct *task, __u32 level, bool *matches)
 	struct upid number = {};
 	bpf_probe_read_kernel(&number, sizeof(number),
 			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-				  level * bpf_core_type_size(struct upid));
+				      level * bpf_core_type_size(struct upid));
 	*matches = BPF_CORE_READ(number.ns, ns.inum) == daemon_pid_namespace;
 	return (__u32)number.nr;
 }
@@ -126,11 +126,11 @@ static __u32 number_in_daemon_namespace(struct task_struct *task)
 	return 0;
 }
 
-/* Whether this event is the one that counts for the thread. Claims of an older rate are taken over. */
+/* Whether this event is the one that counts for the thread. Claims of another rate or target are taken over. */
 static enum outcome claim_thread(struct task_struct *task, __u64 cookie)
 {
 	__u64 thread = CLAIM_THREAD(number_in_daemon_namespace(task), task->start_boottime);
-	__u64 mine = cookie & 0xffffffffffffull;
+	__u64 mine = cookie & ~COOKIE_CPU_CLOCK;
 	__u32 hash = (__u32)((thread * 0x9E3779B97F4A7C15ull) >> 40);
 	for (__u32 i = 0; i < CLAIM_PROBES; i++) {
 		struct claim *claim = &claims[(hash + i) & (CLAIMS - 1)];
@@ -138,7 +138,7 @@ static enum outcome claim_thread(struct task_struct *task, __u64 cookie)
 		if (found && found != thread)
 			continue;
 		__u64 owner = __sync_val_compare_and_swap(&claim->event, 0, mine);
-		if (owner && COOKIE_GENERATION(owner) != COOKIE_GENERATION(mine)) {
+		if (owner && owner >> 32 != mine >> 32) {
 			__u64 before = __sync_val_compare_and_swap(&claim->event, owner, mine);
 			owner = before == owner ? mine : before;
 		}
@@ -242,9 +242,9 @@ static void fill_header(struct record *record, struct task_struct *task, struct 
 static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *event, __u64 cookie, __u64 config_word)
 {
 	struct target_config config = {
-	    .serial = (__u32)config_word,
-	    .generation = (__u16)(config_word >> 32),
-	    .check_claims = (__u16)(config_word >> 48),
+		.serial = (__u32)config_word,
+		.generation = (__u16)(config_word >> 32),
+		.check_claims = (__u16)(config_word >> 48),
 	};
 	if (!config.serial)
 		return OUTCOME_UNKNOWN_TARGET;

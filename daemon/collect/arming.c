@@ -32,7 +32,7 @@ struct arming {
 	struct root *roots; /* by tid */
 	struct arming_baseline *baselines;
 	size_t n_baselines, baselines_room;
-	uint32_t next_root;
+	uint32_t last_root; /* from 1, so that no cookie is 0 */
 	bool scanned_before;
 };
 
@@ -155,7 +155,7 @@ static int remember_baseline(struct arming *arming, struct arming_baseline basel
  * the next scan. 0, -ESRCH when the thread is gone, or -errno. */
 static int open_event(struct arming *arming, pid_t tid, int *ret_fd)
 {
-	struct perf_event_attr attr = attr_of(arming, arming->next_root++);
+	struct perf_event_attr attr = attr_of(arming, ++arming->last_root);
 	_cleanup_close_ int fd = (int)syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
 	if (fd < 0 || ioctl(fd, PERF_EVENT_IOC_SET_BPF, sampler_program_fd(arming->sampler)) < 0)
 		return -errno;

@@ -164,9 +164,27 @@ int sampler_slot_acquire(struct sampler *sampler, uint16_t *ret_slot, uint32_t *
 	return 0;
 }
 
+static void free_claim(struct claim *claim)
+{
+	__atomic_store_n((uint64_t *)&claim->event, 0, __ATOMIC_SEQ_CST); /* before it can be claimed anew */
+	__atomic_store_n((uint64_t *)&claim->thread, 0, __ATOMIC_SEQ_CST);
+}
+
+/* A later target's events are numbered anew: the same threads' old claims would shut them out. */
+static void free_claims_of_slot(struct sampler *sampler, uint16_t slot)
+{
+	struct claim *claims = sampler->skeleton->bss->claims;
+	for (size_t i = 0; i < CLAIMS; i++) {
+		uint64_t event = __atomic_load_n((uint64_t *)&claims[i].event, __ATOMIC_RELAXED);
+		if (event && COOKIE_SLOT(event) == slot)
+			free_claim(&claims[i]);
+	}
+}
+
 void sampler_slot_release(struct sampler *sampler, uint16_t slot)
 {
 	write_config(sampler, slot, 0);
+	free_claims_of_slot(sampler, slot);
 	sampler->slot_taken[slot] = false;
 }
 
@@ -275,7 +293,6 @@ void sampler_sweep_claims(struct sampler *sampler)
 		snprintf(path, sizeof(path), "/proc/%u", CLAIM_TID(thread));
 		if (!thread || access(path, F_OK) == 0)
 			continue;
-		__atomic_store_n((uint64_t *)&claims[i].event, 0, __ATOMIC_SEQ_CST); /* before it can be claimed anew */
-		__atomic_store_n((uint64_t *)&claims[i].thread, 0, __ATOMIC_SEQ_CST);
+		free_claim(&claims[i]);
 	}
 }

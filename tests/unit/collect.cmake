@@ -1,3 +1,6 @@
 foreach(name IN ITEMS test_process test_proc_maps)
   sprof_unit_test(${name} collect)
 endforeach()
+sprof_unit_test(test_sampler collect)
+target_link_libraries(test_sampler PRIVATE m)
+set_tests_properties(unit.test_sampler PROPERTIES SKIP_RETURN_CODE 77)
