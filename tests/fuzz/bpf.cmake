@@ -1,0 +1,1 @@
+sprof_fuzzer(fuzz_unwind)

@@ -1,0 +1,2 @@
+sprof_fuzzer(fuzz_maps collect)
+sprof_fuzzer(fuzz_stat collect)
