@@ -60,10 +60,11 @@ box_prepare() {
 
 # Boots; what it says goes to DIRECTORY/console. Fails when systemd is not up after half a minute.
 box_up() {
+	local capabilities=CAP_NET_ADMIN,CAP_BPF,CAP_PERFMON,CAP_SYSLOG,CAP_IPC_LOCK,CAP_CHECKPOINT_RESTORE # beside nspawn's own
 	local command=(env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1
 		systemd-nspawn --quiet --boot --directory="$box_root" --machine="$box_name" --register=no --keep-unit
 		--resolv-conf=off --timezone=off --link-journal=no --console=read-only
-		--capability=CAP_NET_ADMIN,CAP_BPF,CAP_PERFMON,CAP_SYSLOG,CAP_IPC_LOCK,CAP_CHECKPOINT_RESTORE
+		--capability="$capabilities"
 		--system-call-filter="bpf perf_event_open @debug @keyring kcmp" -- --unit=basic.target)
 	(
 		box_enter_cgroup $BASHPID

@@ -45,8 +45,9 @@ expect() { # what it says is in $work/said afterwards
 refuse() {
 	local text=$1 pattern=$2 status=0
 	shift 2
-	"$@" >"$work/said" 2>&1 || status=$?
-	expect "$text" test "$status" = 1 -a "$(wc -l <"$work/said")" = 1 -a -n "$(grep -E "$pattern" "$work/said")"
+	"$@" >"$work/refusal" 2>&1 || status=$?
+	expect "$text" sh -c 'cat "$1"; echo "exit $2"; [ "$2" = 1 ] && [ "$(wc -l <"$1")" = 1 ] && grep -qE "$3" "$1"' - \
+		"$work/refusal" "$status" "$pattern"
 }
 within() { # SECONDS COMMAND...
 	local deadline=$((SECONDS + $1))

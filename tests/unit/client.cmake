@@ -1,0 +1,3 @@
+foreach(concern IN ITEMS command_line http output_file printable report)
+  sprof_unit_test(test_sprofctl_${concern} sprofctl_core)
+endforeach()
