@@ -63,6 +63,12 @@ def cpu_ns(pid):
     return time.clock_gettime_ns((~pid << 3) | 2)
 
 
+def let_run(pid, seconds):
+    """Returns when the process has used so much more CPU time, however busy the machine is."""
+    goal = cpu_ns(pid) + seconds * 1e9
+    wait_for(lambda: cpu_ns(pid) >= goal, 30, f"process {pid} gets no {seconds} s of CPU time")
+
+
 def threads_cpu_ns(pid):
     """{tid: ns}, as the scheduler has booked it: a running thread's is up to a tick old."""
     out = {}

@@ -41,14 +41,14 @@ class Closed(Case):
         target = Target(self, "spin")  # of root
         for prefix in (harness.as_user(ALICE, groups=[self.group]), harness.as_user(ALICE, gid=self.group)):
             self.daemon.ok("attach", target.pid, "--frequency=999", prefix=prefix)
-            time.sleep(0.5)
+            harness.let_run(target.pid, 0.4)
             profile = Profile(self.daemon.ok("pull", target.pid, "--output=-", prefix=prefix, text=False)).validate()
             self.assertGreater(profile.inclusive()["a_heavy"], 100)
             self.daemon.ok("detach", target.pid, prefix=prefix)
 
     def test_a_stranger_may_do_nothing(self):
         own = Target(self, "spin", user=ALICE, path=public_copy(self))
-        for args in (("status",), ("attach", own.pid), ("pull", own.pid)):
+        for args in (("status",), ("attach", own.pid), ("pull", own.pid, "--output=-")):
             self.assert_refused(self.daemon.ctl(*args, user=ALICE), "permission|group sprof")
 
 
@@ -82,7 +82,7 @@ class Open(Case):
     def test_ones_own(self):
         target = Target(self, "spin", user=ALICE, path=self.program)
         self.daemon.ok("attach", target.pid, "--frequency=999", user=ALICE)
-        time.sleep(0.5)
+        harness.let_run(target.pid, 0.4)
         profile = Profile(self.daemon.ok("pull", target.pid, "--output=-", user=ALICE, text=False)).validate()
         self.assertGreater(profile.inclusive()["a_heavy"], 100)
         self.daemon.ok("rate", target.pid, 499, user=ALICE)
@@ -95,7 +95,7 @@ class Open(Case):
         self.daemon.attach(of_root.pid, 999)
         self.daemon.ok("attach", of_alice.pid, user=ALICE)
         for target in (of_root, of_alice):
-            for command in (("attach", target.pid), ("pull", target.pid), ("pull", target.pid, "--seconds=1"), ("detach", target.pid),
+            for command in (("attach", target.pid), ("pull", target.pid, "--output=-"), ("pull", target.pid, "--seconds=1", "--output=-"), ("detach", target.pid),
                             ("rate", target.pid, 99)):  # fmt: skip
                 self.refuse(*command, user=BOB)
         self.assertEqual(self.daemon.target(of_root.pid)["state"], harness.LIVE)
@@ -146,7 +146,7 @@ class Open(Case):
         program = public_copy(self, "syscaller")
         target = Target(self, "syscaller", "--what=0", user=ALICE, path=program)
         self.daemon.ok("attach", target.pid, "--frequency=999", user=ALICE)
-        time.sleep(0.7)
+        harness.let_run(target.pid, 0.5)
 
         def kernel_frames(user):
             packed = self.daemon.ok("pull", target.pid, "--output=-", text=False, user=user)

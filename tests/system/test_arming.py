@@ -57,7 +57,7 @@ class Arming(Case):
                 target = Target(self, "execer", *options, "--", harness.TARGETS / "spin", "--threads=3")
                 self.daemon.attach(target.pid, 999)
                 low_ns = harness.cpu_ns(target.pid)
-                time.sleep(0.7)
+                harness.let_run(target.pid, 0.4)
                 before_ns = harness.cpu_ns(target.pid) - low_ns
                 target.signal(signal.SIGUSR1)
                 self.assertEqual(target.line()["ready"], target.pid)
@@ -171,7 +171,7 @@ class SetId(Case):
         path.chmod(0o755)
         target = Target(self, "execer", "--", self.image, user=user, path=path)
         self.daemon.ok("attach", target.pid, "--frequency=999", user=user)
-        time.sleep(0.7)
+        harness.let_run(target.pid, 0.4)
         target.signal(signal.SIGUSR1)
         target.line()
         uids = {int(uid) for uid in harness.Path(f"/proc/{target.pid}/status").read_text().split("Uid:")[1].split()[:4]}
@@ -180,11 +180,12 @@ class SetId(Case):
 
     def test_attached_by_root_it_stays_attached(self):
         target = self.run_exec(user=None, owner=NOBODY)
-        time.sleep(2.5)
+        time.sleep(1.5)
+        harness.let_run(target.pid, 1)
         t = self.daemon.target(target.pid)
         self.assertEqual(t["state"], LIVE)
         found = self.daemon.pull(target.pid).inclusive()
-        self.assertGreater(found["before_exec"], 150)
+        self.assertGreater(found["before_exec"], 300)
         self.assertGreater(found["a_heavy"], 300, f"not armed again: {t}")
         self.assert_conserved(t)
 
@@ -198,7 +199,7 @@ class SetId(Case):
         t = harness.wait_for(told, 8, "a named outcome")
         self.assertRegex(t["note"], "(?i)set-?u?id|privilege|permi|may not|own")
         found = self.daemon.pull(target.pid).inclusive()
-        self.assertGreater(found["before_exec"], 150)
+        self.assertGreater(found["before_exec"], 300)
         self.assertEqual(found["a_heavy"], 0, "a user sees what runs as root")
 
 

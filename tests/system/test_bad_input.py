@@ -143,7 +143,7 @@ class Attach(Case):
         # It goes on for others, and nothing is left of the attempt.
         small = Target(self, "spin")
         daemon.attach(small.pid, 999)
-        time.sleep(0.3)
+        harness.let_run(small.pid, 0.3)
         self.assertGreater(daemon.pull(small.pid).count(), 100)
 
     def test_a_crowd_of_clients_uses_up_the_files(self):
@@ -215,7 +215,7 @@ class Start(Case):
         if daemon.process.poll() is None:
             target = Target(self, "spin")
             daemon.attach(target.pid, 999)
-            time.sleep(0.4)
+            harness.let_run(target.pid, 0.3)
             self.assertGreater(daemon.pull(target.pid).count(), 100)
         self.assertIn("/nonexistent/sprofd-elf", daemon.log())
 

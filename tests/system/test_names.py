@@ -2,7 +2,6 @@
 import shutil
 import signal
 import subprocess
-import time
 
 import harness
 from harness import Case, Daemon, Target, pprof
@@ -21,7 +20,7 @@ class Names(Case):
 
     def profile(self, target, hz=999, seconds=1.5):
         self.daemon.attach(target.pid, hz)
-        time.sleep(seconds)
+        harness.let_run(target.pid, seconds * 0.7)
         return self.daemon.pull(target.pid)
 
     def assert_chain(self, profile, share, *names):
@@ -88,10 +87,10 @@ class Names(Case):
     def test_a_library_opened_later(self):
         target = Target(self, "loader", harness.TARGETS / "libplugin.so")
         self.daemon.attach(target.pid, 999)
-        time.sleep(0.8)
+        harness.let_run(target.pid, 0.5)
         target.signal(signal.SIGUSR1)
         self.assertTrue(target.line()["loaded"])
-        time.sleep(1.5)
+        harness.let_run(target.pid, 1)
         profile = self.daemon.pull(target.pid)
         self.assertGreater(profile.inclusive()["burn_before"], 200)
         self.assertTrue(any(chain(s, "plugin_inner", "plugin_burn", "burn_through", "main") for s, _ in profile.stacks()))
@@ -124,7 +123,7 @@ class Names(Case):
         profile_path = self.daemon.directory / "stripped.pb.gz"
         target = Target(self, "spin", path=path)
         self.daemon.attach(target.pid, 999)
-        time.sleep(1.5)
+        harness.let_run(target.pid, 1)
         packed = self.daemon.pull_bytes(target.pid)
         profile_path.write_bytes(packed)
         profile = harness.Profile(packed).validate()

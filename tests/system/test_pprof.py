@@ -1,7 +1,6 @@
 """Every profile opens in `go tool pprof`, every way that people use."""
 import re
 import subprocess
-import time
 
 import harness
 from harness import Case, Daemon, Target, pprof
@@ -15,7 +14,7 @@ class Pprof(Case):
 
     def pull(self, target, seconds=1.5, hz=999):
         self.daemon.attach(target.pid, hz)
-        time.sleep(seconds)
+        harness.let_run(target.pid, seconds * 0.7)
         self.daemon.ok("pull", target.pid, f"--output={self.path}")
         return harness.Profile.read(self.path).validate()
 
