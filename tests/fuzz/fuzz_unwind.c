@@ -52,7 +52,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	struct unwind_window *window = malloc(sizeof(*window)); /* so that AddressSanitizer guards its ends */
 	if (!window)
 		return 0;
-	window->n = 0;
+	window->start = window->n = 0;
 	int end = UNWIND_GOES_ON;
 	size_t frames = 0;
 	/* Each frame takes 16 bytes of stack at least: so a walk of given memory is never longer. */

@@ -22,13 +22,11 @@ struct scene {
 
 struct step {
 	struct scene *scene;
-	int number;
-	unsigned work_us;
-	bool on_lane;
-	pthread_t worker;
 	struct step *then; /* submitted first in the lane, from done */
-	int then_result;
-	bool worked;
+	pthread_t worker;
+	int number, then_result;
+	unsigned work_us;
+	bool on_lane, worked;
 };
 
 static struct scene *scene_new(unsigned max_threads)

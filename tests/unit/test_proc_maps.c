@@ -82,11 +82,11 @@ START_TEST(lines_of_nobody)
 					    "1000-2000 r-xp 0 0000 0",
 					    "-1000 r-xp 0 00:00 0"};
 	for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-		struct proc_maps_line line, untouched;
+		struct proc_maps_line line;
 		char *text;
 		memset(&line, 0x5a, sizeof(line));
-		untouched = line;
-		if (parse(lines[i], &line, &text) != -EINVAL || memcmp(&line, &untouched, sizeof(line)) != 0)
+		if (parse(lines[i], &line, &text) != -EINVAL || line.start != 0x5a5a5a5a5a5a5a5a ||
+		    line.protection[0] != 0x5a)
 			ck_abort_msg("\"%s\"", lines[i]);
 		free(text);
 	}

@@ -91,11 +91,10 @@ START_TEST(what_is_no_stat_line)
 					    "1234 (name) S 1 1 1 0 -1 0 0 0 0 0 1 1 0 0 20 0 1 0",
 					    "1234 (name) S 1 1 1 0 -1 x 0 0 0 0 1 1 0 0 20 0 1 0 9"};
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-		struct process process, untouched;
+		struct process process;
 		memset(&process, 0x5a, sizeof(process));
-		untouched = process;
-		if (process_parse_stat(texts[i], &process) != -EINVAL ||
-		    memcmp(&process, &untouched, sizeof(process)) != 0)
+		if (process_parse_stat(texts[i], &process) != -EINVAL || process.pid != 0x5a5a5a5a ||
+		    process.comm[0] != 0x5a)
 			ck_abort_msg("\"%s\"", texts[i]);
 	}
 }

@@ -189,12 +189,11 @@ END_TEST
 
 START_TEST(a_long_line_that_goes_on_like_a_comment)
 {
-	char text[600];
-	memset(text, 'r', sizeof(text));
-	memcpy(text, "[daemon]\nreader = /", 19);
-	for (int at = 150; at < 400; at++)
-		text[at] = '#'; /* wherever the line is cut, a comment begins */
-	strcpy(text + 400, "\n");
+	char text[600], begin[150], hashes[300];
+	memset(begin, 'r', sizeof(begin));
+	memset(hashes, '#', sizeof(hashes)); /* wherever the line is cut, a comment begins */
+	snprintf(text, sizeof(text), "[daemon]\nreader = /%.*s%.*s\n", (int)sizeof(begin), begin, (int)sizeof(hashes),
+		 hashes);
 	int r = read_text(text);
 	ck_assert(r == -EINVAL || strlen(settings.reader) > 300);
 }

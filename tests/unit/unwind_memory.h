@@ -33,7 +33,7 @@ static inline enum stack_end unwind_walk(struct unwind_registers registers, stru
 					 __u64 *frames, size_t max, size_t *ret_n)
 {
 	struct unwind_window window;
-	window.n = 0;
+	window.start = window.n = 0;
 	for (size_t n = 0; n < max;) {
 		frames[n++] = registers.pc;
 		*ret_n = n;
