@@ -19,16 +19,17 @@ class Arming(Case):
         self.daemon.attach(target.pid, hz)
         return before, harness.threads_cpu_ns(target.pid)
 
-    def check_threads(self, profile, attach, truth, hz, share=0.02):
+    def check_threads(self, profile, attach, truth, hz):
         """Each thread's samples match its CPU time since the attach: a doubled thread has twice, a missed one none."""
         by_tid = profile.by_tid()
         self.assertLessEqual(set(by_tid), {t["tid"] for t in truth["threads"]}, "samples of a stranger")
         for thread in truth["threads"]:
             # What ran during the attach may be in it or not; what was booked is up to a tick old.
             most_ns, fewest_ns = (thread["cpu_ns"] - ns.get(thread["tid"], 0) for ns in attach)
-            slack_ns = max(share * most_ns, 2e9 / hz) + 5e6
             count, weight_ns = by_tid.get(thread["tid"], (0, 0))
-            for name, value in (("samples", count * 1e9 / hz), ("CPU time", weight_ns)):
+            # The kernel's timer starts anew at each switch to the thread: on a crowded machine some samples come early.
+            for name, value, share in (("samples", count * 1e9 / hz, 0.05), ("CPU time", weight_ns, 0.02)):
+                slack_ns = max(share * most_ns, 2e9 / hz) + 5e6
                 self.assertGreaterEqual(value, fewest_ns - slack_ns, f"{name} of {thread} at {hz} Hz, {attach}")
                 self.assertLessEqual(value, most_ns + slack_ns, f"{name} of {thread} at {hz} Hz, {attach}")
 
@@ -76,7 +77,7 @@ class Arming(Case):
                 by_tid = profile.by_tid()
                 for thread in truth["threads"]:
                     if thread["tid"] != target.pid:  # whose CPU time is that of both programs
-                        self.assert_near(by_tid[thread["tid"]][0], thread["cpu_ns"] * 999e-9, 0.02, 5, "samples")
+                        self.assert_near(by_tid[thread["tid"]][0], thread["cpu_ns"] * 999e-9, 0.05, 5, "samples")
                 self.assert_near(profile.cpu_ns(), truth["process_cpu_ns"] - low_ns, 0.02, 40e6, "CPU time")
 
     def test_a_leader_that_has_ended(self):
