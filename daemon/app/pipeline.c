@@ -178,9 +178,8 @@ bool pipeline_may_touch(const struct target *target, const struct requester *req
 		return true;
 	if (!target->owner.administrator)
 		return target->owner.uid == requester->uid;
-	/* An administrator attached it: its profile is for the user whose process it wholly is. */
-	return target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE &&
-	       process_is_wholly_own(target->pid, requester->uid, requester->gid);
+	/* An administrator attached it: its profile is for the user whose process it has wholly been all the while. */
+	return target->has_user && target->user == requester->uid && target->user_group == requester->gid;
 }
 
 /* The number belongs to another process by now. */

@@ -33,9 +33,11 @@ struct pull {
 	struct serve_reply *reply; /* NULL once completed */
 	struct target *target;     /* a reference, once there is one */
 	struct serve_pull request;
+	struct requester requester;
 	bool include_kernel;
 	bool counted;   /* in target->n_pulls */
 	bool cut_short; /* the window ends before its time */
+	bool client_gone;
 
 	struct window *window; /* of a pull with seconds; in the target's list while it is open */
 	struct event *timer;
@@ -268,6 +270,14 @@ static void build(void *context, struct target *target, const struct error *err)
 	(void)err;
 	struct pull *pull = context;
 	int r = 0;
+	if (!pipeline_may_touch(target, &pull->requester)) { /* it has executed another program meanwhile */
+		struct error denied;
+		error_set(&denied, EPERM,
+			  "process %d is not wholly yours any more: ask root, or to be added to the socket's group",
+			  target->pid);
+		fail(pull, &denied);
+		return;
+	}
 	take_account(&pull->end, target);
 	take_about(pull, target);
 	if (pull->window) {
@@ -319,7 +329,9 @@ static void window_cut_short(void *context)
 
 static void client_gone(void *context)
 {
-	window_cut_short(context); /* nobody waits: end it now, the reply goes nowhere */
+	struct pull *pull = context;
+	pull->client_gone = true;
+	window_cut_short(pull); /* nobody waits: end it now, the reply goes nowhere */
 }
 
 static void open_window(void *context, struct target *target, const struct error *err)
@@ -343,8 +355,7 @@ static void open_window(void *context, struct target *target, const struct error
 	pull->window = window;
 	take_account(&pull->begin, target);
 	event_add(pull->timer, &seconds);
-	serve_reply_on_gone(pull->reply, client_gone, pull);
-	if (target->ending)
+	if (target->ending || pull->client_gone || pull->pipeline->ending)
 		window_cut_short(pull);
 }
 
@@ -405,8 +416,10 @@ void pull_start(struct pipeline *pipeline, struct serve_reply *reply, const stru
 		.pipeline = pipeline,
 		.reply = reply,
 		.request = *request,
+		.requester = requester,
 		.include_kernel = access_sees_kernel(&requester),
 	};
+	serve_reply_on_gone(reply, client_gone, pull);
 	struct target *target = pipeline_target_for(pipeline, (pid_t)request->pid, &requester, &err);
 	bool sampled = target && target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->ending;
 	if (sampled || (target && !request->has_seconds))

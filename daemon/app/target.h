@@ -47,6 +47,9 @@ struct target {
 	char cgroup[CGROUP_BYTES];
 	struct requester owner; /* who attached it */
 	bool ephemeral;         /* attached for the seconds of pulls only */
+	bool has_user;          /* all that was sampled was wholly this user's own */
+	uid_t user;
+	gid_t user_group;
 
 	Sprof__Control__TargetState state;
 	Sprof__Control__Event event;

@@ -36,7 +36,9 @@ struct target_job {
 	size_t n_baselines, threads;
 	uint64_t periods, periods_entries;
 	struct target_counters counters;
-	bool periods_known, counted, rearm, ends;
+	bool periods_known, counted, rearm, ends, has_user;
+	uid_t user;
+	gid_t user_group;
 	Sprof__Control__TargetState end_state;
 };
 
@@ -163,20 +165,30 @@ static void done_start(struct target_job *job)
 	job_finish(job);
 }
 
+/* Whether it is still the process of the pidfd, and one that the requester may look into. Once events are open this holds for all that
+ * they sample: the kernel itself ends those of a process that executes a program with privileges. 0, or -errno with a text. */
+static int check_access(int pidfd, const struct requester *requester, pid_t pid, struct error *err)
+{
+	bool may = may_look_into(requester, pid);
+	if (process_has_exited(pidfd))
+		return error_set(err, ESRCH, "process %d exited while it was being attached", pid);
+	if (!may)
+		return error_set(
+			err, EPERM,
+			"process %d is not wholly yours (its user and group ids, no capabilities, dumpable): ask "
+			"root, or to be added to the socket's group",
+			pid);
+	return 0;
+}
+
 static void work_attach(void *context)
 {
 	struct target_job *job = context;
 	const struct target_request *request = &job->request;
 	if (process_open(request->pid, &job->pidfd, &job->process, &job->err) < 0)
 		return;
-	if (!may_look_into(&request->requester, request->pid)) {
-		error_set(&job->err, EPERM,
-			  "process %d is not wholly yours (its user and group ids, no capabilities, dumpable): ask "
-			  "root, or to be added to the "
-			  "socket's group",
-			  request->pid);
+	if (check_access(job->pidfd, &request->requester, request->pid, &job->err) < 0)
 		return;
-	}
 	process_read_image(request->pid, &job->target->image);
 	process_cgroup(request->pid, job->cgroup, sizeof(job->cgroup));
 	int r = proc_maps_read(request->pid, job->target->pipeline->files, &job->maps);
@@ -187,7 +199,11 @@ static void work_attach(void *context)
 			  request->pid);
 		return;
 	}
-	open_events(job, 0, request->frequency_hz, &job->arming);
+	if (open_events(job, 0, request->frequency_hz, &job->arming) < 0)
+		return;
+	job->has_user = process_whole_owner(request->pid, &job->user, &job->user_group);
+	/* Again, since it may have exited or executed another program meanwhile. */
+	(void)check_access(job->pidfd, &request->requester, request->pid, &job->err);
 }
 
 static void done_attach(struct target_job *job)
@@ -205,6 +221,9 @@ static void done_attach(struct target_job *job)
 		return;
 	}
 	target->process = job->process;
+	target->has_user = job->has_user;
+	target->user = job->user;
+	target->user_group = job->user_group;
 	target->threads = job->threads;
 	memcpy(target->cgroup, job->cgroup, sizeof(target->cgroup));
 	take_baselines(target, job);
@@ -258,9 +277,13 @@ static void work_rate(void *context)
 		error_set(&job->err, ESRCH, "process %d is not sampled any more", job->target->pid);
 		return;
 	}
+	struct target *target = job->target;
+	if (open_events(job, (uint16_t)(target->generation + 1), job->request.frequency_hz, &job->arming) < 0 ||
+	    check_access(target->pidfd, &target->owner, target->pid, &job->err) < 0)
+		return;
+	job->has_user = target->has_user && process_is_wholly_own(target->pid, target->user, target->user_group);
 	/* Both rates run until the event loop switches from the one to the other: at no moment is there none. */
-	if (open_events(job, (uint16_t)(job->target->generation + 1), job->request.frequency_hz, &job->arming) == 0)
-		arming_start(job->arming);
+	arming_start(job->arming);
 }
 
 static void done_rate(struct target_job *job)
@@ -271,6 +294,7 @@ static void done_rate(struct target_job *job)
 		return;
 	}
 	take_baselines(target, job);
+	target->has_user = job->has_user;
 	target->generation++;
 	sampler_accept_generation(target->pipeline->sampler, target->slot, target->generation);
 	struct arming *old = target->arming;
@@ -383,7 +407,13 @@ static int thread_exists(void *context, uint32_t tid)
 static void work_mappings(void *context)
 {
 	struct target_job *job = context;
-	proc_maps_read(job->target->pid, job->target->pipeline->files, &job->maps);
+	const struct target *target = job->target;
+	proc_maps_read(target->pid, target->pipeline->files, &job->maps);
+	/* It may have executed a program by now whose addresses are no business of who attached it. */
+	if (!may_look_into(&target->owner, target->pid)) {
+		maps_unref(job->maps);
+		job->maps = NULL;
+	}
 }
 
 static void done_mappings(struct target_job *job)

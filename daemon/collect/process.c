@@ -210,3 +210,15 @@ bool process_is_wholly_own(pid_t pid, uid_t uid, gid_t gid)
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
 	return stat(path, &st) == 0 && st.st_uid == uid && st.st_gid == gid && same_user_namespace(pid);
 }
+
+bool process_whole_owner(pid_t pid, uid_t *ret_uid, gid_t *ret_gid)
+{
+	char path[64];
+	struct stat st;
+	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
+	if (stat(path, &st) < 0 || !process_is_wholly_own(pid, st.st_uid, st.st_gid))
+		return false;
+	*ret_uid = st.st_uid;
+	*ret_gid = st.st_gid;
+	return true;
+}

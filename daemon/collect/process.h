@@ -42,3 +42,5 @@ void process_cgroup(pid_t pid, char *ret, size_t bytes);
 /* Who owns it, by the rule of ptrace access: may a user with these ids (and no capabilities) look into this process? All of the target's real,
  * effective and saved ids must be the user's, it must be dumpable, hold no capabilities, and live in the same user namespace. */
 bool process_is_wholly_own(pid_t pid, uid_t uid, gid_t gid);
+/* The user whose wholly own process it is; false: nobody's. */
+bool process_whole_owner(pid_t pid, uid_t *ret_uid, gid_t *ret_gid);
