@@ -64,7 +64,8 @@ class Rate(Case):
         profile, truth = self.check(Target(self, "spin", "--threads=2"), (999, 4999, 99, 9999), 2)
         by_tid = profile.by_tid()
         counts = [by_tid[t["tid"]][0] / t["cpu_ns"] for t in truth["threads"]]
-        self.assert_near(counts[0], counts[1], 0.04, 0, "the threads did not change rate together: samples per ns")
+        # Their shares of the processors may differ from phase to phase; one that stayed at a rate would be four times off.
+        self.assert_near(counts[0], counts[1], 0.4, 0, "the threads did not change rate together: samples per ns")
 
     def test_threads_come_and_go(self):
         target = Target(self, "thread_churn", "--threads=2", "--life-us=10000")
