@@ -12,7 +12,7 @@ build=(build-essential cmake ninja-build pkg-config clang llvm bpftool libbpf-de
 	libiberty-dev libcurl4-openssl-dev zlib1g-dev libxxhash-dev check ca-certificates)
 demo=(golang-go graphviz python3)
 tests=(git clang-format clang-tidy libclang-rt-14-dev binutils gdb curl procps xz-utils libcap2-bin util-linux iproute2 redis-server redis-tools
-	systemd-sysv systemd-container dbus libc6-dbg)
+	systemd-sysv systemd-container dbus)
 bench=(linux-perf bpftrace libgoogle-perftools-dev google-perftools)
 
 case "${1:-}" in
