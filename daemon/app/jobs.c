@@ -194,7 +194,7 @@ struct jobs *jobs_new(struct event_base *base, unsigned max_threads)
 	return jobs;
 }
 
-void jobs_free(struct jobs *jobs)
+void jobs_stop(struct jobs *jobs)
 {
 	if (!jobs)
 		return;
@@ -209,6 +209,13 @@ void jobs_free(struct jobs *jobs)
 		finish(jobs, job, true);
 	while ((job = take(jobs, &jobs->waiting))) /* lanes put their next one here */
 		finish(jobs, job, false);
+}
+
+void jobs_free(struct jobs *jobs)
+{
+	if (!jobs)
+		return;
+	jobs_stop(jobs);
 	if (jobs->finished_event)
 		event_free(jobs->finished_event);
 	if (jobs->finished_fd >= 0)

@@ -20,7 +20,9 @@ struct lane {
 };
 
 struct jobs *jobs_new(struct event_base *base, unsigned max_threads); /* NULL: out of memory */
-/* Waits for the jobs that run; calls done for all that are left. What done submits then is refused with -ECANCELED. */
+/* Waits for the jobs that run; calls done for all that are left. What is submitted from then on is refused with -ECANCELED. NULL is fine. */
+void jobs_stop(struct jobs *jobs);
+/* Stops, and frees. NULL is fine. */
 void jobs_free(struct jobs *jobs);
 enum job_order {
 	JOB_LAST,

@@ -22,7 +22,7 @@ static void on_signal(evutil_socket_t signal_number, short what, void *context)
 {
 	(void)what;
 	log_info("ending on signal %d (%s)", (int)signal_number, strsignal((int)signal_number));
-	pipeline_end(context);
+	pipeline_end(*(struct pipeline **)context);
 }
 
 static void on_watchdog(evutil_socket_t fd, short what, void *context)
@@ -53,31 +53,21 @@ static void tune_process(void)
 	}
 }
 
-static int run(struct event_base *base, struct pipeline *pipeline)
+static int run(struct event_base *base)
 {
-	struct event *terminate = evsignal_new(base, SIGTERM, on_signal, pipeline);
-	struct event *interrupt = evsignal_new(base, SIGINT, on_signal, pipeline);
 	struct event *watchdog = event_new(base, -1, EV_PERSIST, on_watchdog, NULL);
-	int r = terminate && interrupt && watchdog ? 0 : -ENOMEM;
-	if (r == 0) {
-		uint64_t interval_us = notify_watchdog_interval_us();
-		struct timeval interval = {.tv_sec = (time_t)(interval_us / 1000000),
-					   .tv_usec = (suseconds_t)(interval_us % 1000000)};
-		if (interval_us)
-			event_add(watchdog, &interval);
-		event_add(terminate, NULL);
-		event_add(interrupt, NULL);
-		notify_send("READY=1");
-		event_base_dispatch(base);
-		notify_send("STOPPING=1");
-	}
-	if (terminate)
-		event_free(terminate);
-	if (interrupt)
-		event_free(interrupt);
-	if (watchdog)
-		event_free(watchdog);
-	return r;
+	if (!watchdog)
+		return -ENOMEM;
+	uint64_t interval_us = notify_watchdog_interval_us();
+	struct timeval interval = {.tv_sec = (time_t)(interval_us / 1000000),
+				   .tv_usec = (suseconds_t)(interval_us % 1000000)};
+	if (interval_us)
+		event_add(watchdog, &interval);
+	notify_send("READY=1");
+	event_base_dispatch(base);
+	notify_send("STOPPING=1");
+	event_free(watchdog);
+	return 0;
 }
 
 static gid_t group_of(const char *name)
@@ -86,14 +76,11 @@ static gid_t group_of(const char *name)
 	return group ? group->gr_gid : (gid_t)-1;
 }
 
-static int serve(const struct settings *settings, struct error *err)
+static int serve_on(struct event_base *base, const struct settings *settings, struct pipeline **pipeline,
+		    struct error *err)
 {
 	struct listener listener;
-	struct pipeline *pipeline = NULL;
 	bool group_missing;
-	struct event_base *base = event_base_new();
-	if (!base)
-		return error_set(err, ENOMEM, "out of memory");
 	struct listener_options options = {
 		.path = settings->socket, .mode = settings->socket_mode, .group = settings->socket_group};
 	int r = listener_open(&listener, &options, &group_missing, err);
@@ -103,15 +90,35 @@ static int serve(const struct settings *settings, struct error *err)
 				 "may connect",
 				 settings->socket_group, (int)geteuid());
 		privileges_drop(settings->socket);
-		r = pipeline_new(base, settings, listener.fd, group_of(settings->socket_group), &pipeline, err);
+		r = pipeline_new(base, settings, listener.fd, group_of(settings->socket_group), pipeline, err);
 	}
 	if (r == 0) {
 		log_notice("serving %s", listener.ours ? settings->socket : "the socket of the service manager");
-		r = run(base, pipeline);
+		r = run(base);
 	}
 	listener_close(&listener); /* at once: whoever comes now should see that nobody is here */
-	pipeline_free(pipeline);
-	event_base_free(base);
+	pipeline_free(*pipeline);
+	return r;
+}
+
+static int serve(const struct settings *settings, struct error *err)
+{
+	struct pipeline *pipeline = NULL;
+	struct event_base *base = event_base_new();
+	/* From before the socket is made until after it is removed: a signal at any moment leaves none behind. */
+	struct event *terminate = base ? evsignal_new(base, SIGTERM, on_signal, &pipeline) : NULL;
+	struct event *interrupt = base ? evsignal_new(base, SIGINT, on_signal, &pipeline) : NULL;
+	int r;
+	if (terminate && interrupt && event_add(terminate, NULL) == 0 && event_add(interrupt, NULL) == 0)
+		r = serve_on(base, settings, &pipeline, err);
+	else
+		r = error_set(err, ENOMEM, "out of memory");
+	if (terminate)
+		event_free(terminate);
+	if (interrupt)
+		event_free(interrupt);
+	if (base)
+		event_base_free(base);
 	return r;
 }
 

@@ -303,6 +303,28 @@ START_TEST(the_end_lets_owners_go)
 }
 END_TEST
 
+static struct jobs *stopped;
+static int submitted_late;
+static void done_submits_to_stopped(void *context, bool worked)
+{
+	(void)worked;
+	submitted_late = jobs_submit(stopped, NULL, JOB_LAST, work_nothing, done_submits_to_stopped, context);
+}
+
+START_TEST(what_is_stopped_refuses_until_it_is_freed)
+{
+	struct scene *scene = scene_new(2);
+	stopped = jobs_new(scene->base, 2);
+	jobs_submit(scene->jobs, NULL, JOB_LAST, work_nothing, done_submits_to_stopped, scene);
+	jobs_stop(stopped);
+	jobs_stop(scene->jobs); /* its done comes only now, and submits to the other */
+	ck_assert_int_eq(submitted_late, -ECANCELED);
+	jobs_free(stopped);
+	jobs_stop(NULL);
+	scene_free(scene);
+}
+END_TEST
+
 START_TEST(an_end_without_jobs)
 {
 	jobs_free(NULL);
@@ -337,5 +359,5 @@ END_TEST
 CHECK_MAIN("jobs", 60, work_leaves_the_loop_and_done_comes_back, a_lane_keeps_its_order,
 	   a_second_half_comes_before_those_that_wait, jobs_without_a_lane_run_side_by_side,
 	   a_blocked_job_does_not_hold_up_the_next, the_last_done_may_free_the_lane,
-	   the_end_waits_for_those_that_run_and_drops_the_rest, the_end_lets_owners_go, an_end_without_jobs,
-	   many_jobs_on_many_lanes)
+	   the_end_waits_for_those_that_run_and_drops_the_rest, the_end_lets_owners_go,
+	   what_is_stopped_refuses_until_it_is_freed, an_end_without_jobs, many_jobs_on_many_lanes)
