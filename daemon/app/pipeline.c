@@ -186,7 +186,7 @@ bool pipeline_may_touch(const struct target *target, const struct requester *req
 static bool number_reused(const struct target *target)
 {
 	struct process now;
-	return target->state == SPROF__CONTROL__TARGET_STATE__TARGET_EXITED && process_read(target->pid, &now) == 0 &&
+	return target->state != SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && process_read(target->pid, &now) == 0 &&
 	       now.start_ticks != target->process.start_ticks;
 }
 
@@ -228,12 +228,21 @@ struct attaching {
 	struct waiter *waiters; /* the first asked first */
 };
 
+static bool belongs_to(const struct requester *owner, uid_t uid)
+{
+	return !owner->administrator && owner->uid == uid;
+}
+
 static int check_room(struct pipeline *pipeline, const struct target_request *request, struct error *err)
 {
 	unsigned live = 0, of_user = 0;
 	for (const struct target *target = pipeline->targets; target; target = target->next) {
 		live += !target->ending;
-		of_user += !target->owner.administrator && target->owner.uid == request->requester.uid;
+		of_user += belongs_to(&target->owner, request->requester.uid);
+	}
+	for (const struct attaching *attaching = pipeline->attaching; attaching; attaching = attaching->next) {
+		live++;
+		of_user += belongs_to(&attaching->waiters->request.requester, request->requester.uid);
 	}
 	if (live >= pipeline->settings->max_targets)
 		return error_set(err, ENOSPC,
@@ -283,10 +292,19 @@ static void answer(struct waiter *waiter, struct target *target, const struct er
 	free(waiter);
 }
 
+static bool asks_the_same(const struct target_request *a, const struct target_request *b)
+{
+	return a->requester.administrator == b->requester.administrator && a->requester.uid == b->requester.uid &&
+	       a->requester.gid == b->requester.gid && a->event == b->event && a->frequency_hz == b->frequency_hz;
+}
+
+static void attach_or_join(struct pipeline *pipeline, struct waiter *waiter);
+
 static void on_attached(void *context, struct target *target, const struct error *err)
 {
 	struct attaching *attaching = context;
 	struct pipeline *pipeline = attaching->pipeline;
+	const struct target_request first = attaching->waiters->request;
 	struct attaching **link = &pipeline->attaching;
 	while (*link != attaching)
 		link = &(*link)->next;
@@ -302,7 +320,11 @@ static void on_attached(void *context, struct target *target, const struct error
 	}
 	for (struct waiter *waiter = attaching->waiters, *next; waiter; waiter = next) {
 		next = waiter->next;
-		answer(waiter, target, err);
+		/* Why the first may not is no answer to another who asks for something else. */
+		if (err && !asks_the_same(&waiter->request, &first))
+			attach_or_join(pipeline, waiter);
+		else
+			answer(waiter, target, err);
 	}
 	free(attaching);
 	target_unref(target);
@@ -348,6 +370,20 @@ static int start_attaching(struct pipeline *pipeline, struct waiter *waiter, str
 	return 0;
 }
 
+static void attach_or_join(struct pipeline *pipeline, struct waiter *waiter)
+{
+	struct error err;
+	struct target *target = pipeline_find(pipeline, waiter->request.pid);
+	struct attaching *attaching = find_attaching(pipeline, waiter->request.pid);
+	waiter->next = NULL;
+	if (target && !target->ending)
+		answer(waiter, target, NULL);
+	else if (attaching)
+		wait_for(attaching, waiter);
+	else if (start_attaching(pipeline, waiter, &err) < 0)
+		answer(waiter, NULL, &err);
+}
+
 void pipeline_attach(struct pipeline *pipeline, const struct target_request *request, target_fn done, void *context)
 {
 	struct error err;
@@ -358,14 +394,7 @@ void pipeline_attach(struct pipeline *pipeline, const struct target_request *req
 		return;
 	}
 	*waiter = (struct waiter){.request = *request, .done = done, .context = context};
-	struct target *target = pipeline_find(pipeline, request->pid);
-	struct attaching *attaching = find_attaching(pipeline, request->pid);
-	if (target && !target->ending)
-		answer(waiter, target, NULL);
-	else if (attaching)
-		wait_for(attaching, waiter);
-	else if (start_attaching(pipeline, waiter, &err) < 0)
-		answer(waiter, NULL, &err);
+	attach_or_join(pipeline, waiter);
 } /* whoever attaches has the waiter now. NOLINT(clang-analyzer-unix.Malloc) */
 
 /* --- ending --- */
@@ -473,7 +502,9 @@ void pipeline_free(struct pipeline *pipeline)
 		return;
 	/* The process ends after this: what jobs and pulls still hold goes with it. First those who call, then what they call. */
 	serve_free(pipeline->serve);
-	jobs_free(pipeline->builders);
+	jobs_stop(pipeline->builders);
+	jobs_stop(pipeline->control);
+	jobs_free(pipeline->builders); /* not before: what was done for a pull may submit its profile */
 	jobs_free(pipeline->control);
 	while (pipeline->targets) {
 		struct target *target = pipeline->targets;
