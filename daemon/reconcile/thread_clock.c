@@ -25,14 +25,18 @@ struct thread_key {
 
 struct thread {
 	struct thread_key key;
+	uint64_t task;       /* 0: not sampled yet */
 	uint64_t runtime_ns; /* at the last sample */
 	bool added;
+	bool gone; /* at the last sweep */
 	UT_hash_handle hh;
 };
 
 struct thread_clock {
 	struct thread *threads;
-	size_t sweep_at; /* threads */
+	size_t sweep_at;  /* threads */
+	uint64_t exec_id; /* of the program they run */
+	bool seen;        /* exec_id is of a record */
 };
 
 /* uthash's macros are beyond the analyzer. NOLINTBEGIN(clang-analyzer-unix.Malloc) */
@@ -44,15 +48,20 @@ struct thread_clock *thread_clock_new(void)
 	return clock;
 }
 
-void thread_clock_free(struct thread_clock *clock)
+static void forget_all(struct thread_clock *clock)
 {
-	if (!clock)
-		return;
 	struct thread *thread, *next;
 	HASH_ITER (hh, clock->threads, thread, next) {
 		HASH_DEL(clock->threads, thread);
 		free(thread);
 	}
+}
+
+void thread_clock_free(struct thread_clock *clock)
+{
+	if (!clock)
+		return;
+	forget_all(clock);
 	free(clock);
 }
 
@@ -87,13 +96,25 @@ int thread_clock_baseline(struct thread_clock *clock, uint32_t tid, uint64_t sta
 	return thread_at(clock, key, runtime_ns) ? 0 : -ENOMEM;
 }
 
-int thread_clock_advance(struct thread_clock *clock, uint32_t tid, uint64_t start_ns, uint64_t runtime_ns,
+/* Another task has taken over this identity: its runtime at its own last sample, or, when it had none, at this one. */
+static uint64_t runtime_of_task(const struct thread_clock *clock, uint64_t task, uint64_t runtime_ns)
+{
+	for (const struct thread *thread = clock->threads; thread; thread = thread->hh.next)
+		if (thread->task == task)
+			return thread->runtime_ns;
+	return runtime_ns;
+}
+
+int thread_clock_advance(struct thread_clock *clock, uint32_t tid, uint64_t start_ns, uint64_t task, uint64_t runtime_ns,
 			 uint64_t *ret_cpu_ns)
 {
 	struct thread_key key = {.tid = tid, .start_ticks = start_ns / NS_PER_TICK};
 	struct thread *thread = thread_at(clock, key, 0);
 	if (!thread)
 		return -ENOMEM;
+	if (thread->task && thread->task != task)
+		thread->runtime_ns = runtime_of_task(clock, task, runtime_ns);
+	thread->task = task;
 	bool forward = runtime_ns > thread->runtime_ns;
 	*ret_cpu_ns = forward ? runtime_ns - thread->runtime_ns : 0;
 	if (forward)
@@ -106,12 +127,19 @@ void thread_clock_sweep(struct thread_clock *clock, int (*exists)(void *context,
 	if (HASH_COUNT(clock->threads) < clock->sweep_at)
 		return;
 	struct thread *thread, *next;
+	size_t forgotten = 0, newly_gone = 0;
 	HASH_ITER (hh, clock->threads, thread, next) {
-		if (exists(context, thread->key.tid))
+		bool was_gone = thread->gone;
+		thread->gone = !exists(context, thread->key.tid);
+		newly_gone += thread->gone && !was_gone;
+		if (!thread->gone || !was_gone)
 			continue;
 		HASH_DEL(clock->threads, thread);
 		free(thread);
+		forgotten++;
 	}
+	if (newly_gone && !forgotten)
+		return; /* they are forgotten by the next */
 	/* Doubling keeps the cost of sweeping proportional to the number of threads that come and go. */
 	clock->sweep_at = 2 * HASH_COUNT(clock->threads) + SWEEP_FROM;
 }
