@@ -42,7 +42,6 @@ struct pull {
 	struct window *window; /* of a pull with seconds; in the target's list while it is open */
 	struct event *timer;
 	struct account begin, end;
-	uint64_t left_out;
 
 	/* for the worker that builds, which does not look at the target */
 	struct {
@@ -135,6 +134,21 @@ static uint64_t loss_between(const struct account *begin, const struct account *
 	       begin->outcomes[outcome];
 }
 
+/* A window keeps its samples by itself: what left the retention meanwhile is in it, and what it had no room for is not. */
+static void account_for_window(struct pull *pull, uint64_t samples)
+{
+	struct account *begin = &pull->begin, *end = &pull->end;
+	uint64_t read = 0;
+	for (enum outcome outcome = 0; outcome < OUTCOME_COUNT; outcome++)
+		read += end->outcomes[outcome] - begin->outcomes[outcome];
+	uint64_t malformed = end->outcomes[OUTCOME_MALFORMED_RECORD] - begin->outcomes[OUTCOME_MALFORMED_RECORD];
+	memset(begin->outcomes, 0, sizeof(begin->outcomes));
+	memset(end->outcomes, 0, sizeof(end->outcomes));
+	end->outcomes[OUTCOME_SAMPLE] = samples;
+	end->outcomes[OUTCOME_MALFORMED_RECORD] = malformed;
+	end->outcomes[OUTCOME_STORE_FULL] = read - malformed - samples;
+}
+
 /* Entries, and what became of each: they add up. */
 static void comment_accounts(const struct pull *pull, struct profile *profile)
 {
@@ -151,8 +165,6 @@ static void comment_accounts(const struct pull *pull, struct profile *profile)
 		if (report_is_loss(outcome) && loss_between(begin, end, outcome))
 			profile_comment(profile, "lost %s %lu: %s", report_outcome_name(outcome),
 					loss_between(begin, end, outcome), report_outcome_text(outcome));
-	if (pull->left_out)
-		profile_comment(profile, "left out of this profile for want of memory: %lu samples", pull->left_out);
 	if (pull->about.periods_known && end->periods > begin->periods)
 		profile_comment(profile, "not_delivered %ld (the kernel's count / period - entries)",
 				(long)(end->periods - begin->periods) -
@@ -287,7 +299,9 @@ static void build(void *context, struct target *target, const struct error *err)
 			pull->epochs[0] = epoch_ref(pull->window->epoch);
 			pull->n_epochs = 1;
 		}
-		pull->left_out = pull->window->left_out;
+		struct epoch_totals totals;
+		epoch_totals(pull->window->epoch, &totals);
+		account_for_window(pull, totals.samples);
 		close_window(pull); /* from here on nothing is added to the epoch */
 	} else {
 		r = retention_snapshot(target->retention, &pull->epochs, &pull->n_epochs);

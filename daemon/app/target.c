@@ -80,8 +80,7 @@ static void count_aged_out(struct target *target, uint64_t aged_out)
 static void feed_windows(struct target *target, const struct sample *sample)
 {
 	for (struct window *window = target->windows; window; window = window->next)
-		if (epoch_add(window->epoch, sample, NULL) < 0)
-			window->left_out++;
+		(void)epoch_add(window->epoch, sample, NULL); /* what it has no room for is missing from its count */
 }
 
 void target_record(struct target *target, const struct record *record, size_t bytes)

@@ -30,7 +30,6 @@ enum { CGROUP_BYTES = 512 };
 struct window {
 	struct window *next;
 	struct epoch *epoch;
-	uint64_t left_out;                /* samples that its memory budget had no room for */
 	void (*cut_short)(void *context); /* the target ended */
 	void *context;
 };
