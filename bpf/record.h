@@ -34,6 +34,7 @@ struct record {
 	__u32 cpu;
 	__u64 time_ns;         /* bpf_ktime_get_ns */
 	__u64 thread_start_ns; /* task->start_boottime: with tid, the thread's identity */
+	__u64 task;            /* goes on under another identity when a thread other than the leader executes a program */
 	__u64 runtime_ns;      /* CPU time of the thread so far */
 	__u64 exec_id;         /* task->self_exec_id: another value is another program */
 	__u32 exec_pages;      /* mm->exec_vm: changes when executable mappings do */
@@ -72,7 +73,7 @@ struct target_counters {
 
 #ifndef __bpf__
 #include <stddef.h>
-_Static_assert(sizeof(struct record) == 88, "record header");
-_Static_assert(offsetof(struct record, frames) == 88, "frames follow the header");
+_Static_assert(sizeof(struct record) == 96, "record header");
+_Static_assert(offsetof(struct record, frames) == 96, "frames follow the header");
 _Static_assert(sizeof(struct target_config) == 8, "read in one load");
 #endif

@@ -30,6 +30,7 @@ enum {
 };
 
 const volatile __u32 daemon_pid_namespace;               /* inum of the daemon's */
+const volatile __u64 ring_wakeup_bytes;                  /* fuller than that, and the daemon is woken */
 __u32 pid_namespace_level = MAX_PID_NAMESPACE_LEVEL + 1; /* of the daemon's, learned at the first sample */
 
 struct {
@@ -231,6 +232,7 @@ static void fill_header(struct record *record, struct task_struct *task, struct 
 	record->cpu = bpf_get_smp_processor_id();
 	record->time_ns = bpf_ktime_get_ns();
 	record->thread_start_ns = task->start_boottime;
+	record->task = (__u64)task;
 	record->runtime_ns = runtime_of(task, event, cookie & COOKIE_CPU_CLOCK);
 	record->exec_id = task->self_exec_id;
 	record->exec_pages = mm ? (__u32)mm->exec_vm : 0;
@@ -272,8 +274,10 @@ static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *
 	if (bytes > sizeof(*record) + sizeof(scratch->frames))
 		return OUTCOME_NO_SCRATCH; /* never; said for the verifier */
 	record->bytes = bytes;
-	/* The daemon drains on a timer: waking it for each record would cost more than the record. */
-	return bpf_ringbuf_output(&ring, record, bytes, BPF_RB_NO_WAKEUP) == 0 ? OUTCOME_CAPTURED : OUTCOME_RING_FULL;
+	/* The daemon drains on a timer, and is woken when the ring fills faster: waking it for each record would cost more than the record. */
+	__u64 wakeup = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP
+										       : BPF_RB_NO_WAKEUP;
+	return bpf_ringbuf_output(&ring, record, bytes, wakeup) == 0 ? OUTCOME_CAPTURED : OUTCOME_RING_FULL;
 }
 
 SEC("perf_event")

@@ -15,8 +15,7 @@
 #include "symbolize/symbolize.h"
 
 enum {
-	DRAIN_INTERVAL_US = 20000,
-	SHORTEST_DRAIN_INTERVAL_US = 1000,
+	DRAIN_INTERVAL_MS = 100, /* the ring wakes us when it fills faster */
 	SUPERVISE_SECONDS = 1,
 	CONTROL_THREADS = 8,
 	BUILDER_THREADS = 2,
@@ -41,21 +40,6 @@ static void on_record(void *context, const struct record *record, size_t bytes)
 		pipeline->stray_records++;
 }
 
-/* The ring is read before it is a quarter full, and no more often than that needs. */
-static void adapt_interval(struct pipeline *pipeline)
-{
-	struct sampler_ring ring;
-	sampler_ring(pipeline->sampler, &ring);
-	if (ring.drained_bytes > ring.bytes / 4)
-		pipeline->drain_interval_us /= 2;
-	else if (ring.drained_bytes < ring.bytes / 16)
-		pipeline->drain_interval_us *= 2;
-	if (pipeline->drain_interval_us < SHORTEST_DRAIN_INTERVAL_US)
-		pipeline->drain_interval_us = SHORTEST_DRAIN_INTERVAL_US;
-	if (pipeline->drain_interval_us > DRAIN_INTERVAL_US)
-		pipeline->drain_interval_us = DRAIN_INTERVAL_US;
-}
-
 void pipeline_drain(struct pipeline *pipeline)
 {
 	sampler_drain(pipeline->sampler, on_record, pipeline);
@@ -74,7 +58,6 @@ static void on_drain(evutil_socket_t fd, short what, void *context)
 	(void)fd, (void)what;
 	struct pipeline *pipeline = context;
 	pipeline_drain(pipeline);
-	adapt_interval(pipeline);
 	for (struct target *target = pipeline->targets; target; target = target->next)
 		target_refresh_mappings(target);
 	pipeline_update_timer(pipeline);
@@ -98,7 +81,7 @@ void pipeline_update_timer(struct pipeline *pipeline)
 		event_del(pipeline->supervise_timer);
 		return;
 	}
-	struct timeval drain = {.tv_usec = (suseconds_t)pipeline->drain_interval_us};
+	struct timeval drain = {.tv_usec = DRAIN_INTERVAL_MS * 1000};
 	struct timeval supervise = {.tv_sec = SUPERVISE_SECONDS};
 	if (!event_pending(pipeline->drain_timer, EV_TIMEOUT, NULL))
 		event_add(pipeline->drain_timer, &drain);
@@ -448,7 +431,19 @@ static int make_stages(struct pipeline *pipeline, struct error *err)
 		.reader_timeout_ms = READER_TIMEOUT_MS,
 		.kallsyms_path = "/proc/kallsyms",
 	};
-	return symbolize_new(&symbolize, &pipeline->symbolize, err);
+	if (access(settings->reader, X_OK) < 0)
+		log_warning("cannot run %s (%s): functions of files will have no names; install sprofd-elf there, or "
+			    "set reader= in "
+			    "sprofd.conf",
+			    settings->reader, strerror(errno));
+	r = symbolize_new(&symbolize, &pipeline->symbolize, err);
+	if (r < 0)
+		return r;
+	pipeline->ring_event = event_new(pipeline->base, sampler_ring_fd(pipeline->sampler),
+					 EV_READ | EV_ET | EV_PERSIST, on_drain, pipeline);
+	if (!pipeline->ring_event || event_add(pipeline->ring_event, NULL) < 0)
+		return error_set(err, ENOMEM, "out of memory");
+	return 0;
 }
 
 static int make_workers(struct pipeline *pipeline, struct error *err)
@@ -474,7 +469,6 @@ int pipeline_new(struct event_base *base, const struct settings *settings, int l
 		.settings = settings,
 		.base = base,
 		.policy = {.daemon_uid = geteuid(), .group = group},
-		.drain_interval_us = DRAIN_INTERVAL_US,
 		.started_unix_ns = clock_realtime_ns(),
 		.max_frequency_hz = kernel_max_frequency(),
 	};
@@ -511,6 +505,8 @@ void pipeline_free(struct pipeline *pipeline)
 		pipeline->targets = target->next;
 		target_unref(target);
 	}
+	if (pipeline->ring_event)
+		event_free(pipeline->ring_event);
 	if (pipeline->drain_timer)
 		event_free(pipeline->drain_timer);
 	if (pipeline->supervise_timer)

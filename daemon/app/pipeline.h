@@ -30,8 +30,7 @@ struct pipeline {
 	struct attaching *attaching; /* those that are being attached, not in the table yet */
 	unsigned n_pulls;
 	bool ending; /* as soon as no pull is left */
-	struct event *drain_timer, *supervise_timer;
-	uint64_t drain_interval_us;
+	struct event *drain_timer, *ring_event, *supervise_timer;
 	uint64_t records_read, stray_records;
 	uint64_t past_losses[OUTCOME_COUNT]; /* of targets that were dropped */
 	uint64_t past_entries, past_samples;

@@ -10,6 +10,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "app/access.h"
+
+enum { HIGHEST_PARANOID_FOR_PERFMON = 2 };
+
 static const int needed[] = {
 	CAP_BPF,                /* load the program */
 	CAP_PERFMON,            /* perf events on others, reading kernel memory in BPF */
@@ -44,6 +48,9 @@ void privileges_drop(const char *socket_path)
 		set_bit(keep, needed[i]);
 	if (!directory_is_ours(socket_path))
 		set_bit(keep, CAP_DAC_OVERRIDE);
+	/* Above 2, Debian's kernels open perf events for CAP_SYS_ADMIN alone, not for CAP_PERFMON. */
+	if (access_perf_event_paranoid() > HIGHEST_PARANOID_FOR_PERFMON)
+		set_bit(keep, CAP_SYS_ADMIN);
 	for (int i = 0; i < 2; i++) {
 		keep[i].permitted &= had[i].permitted;
 		keep[i].effective = keep[i].permitted;

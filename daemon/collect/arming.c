@@ -109,6 +109,9 @@ static int explain_open_failure(const struct arming *arming, int error, struct e
 	case ENOENT:
 	case ENODEV:
 	case EOPNOTSUPP:
+		if (arming->options.event != ARMING_CYCLES)
+			return error_set(err, error, "the kernel refused a cpu-clock event on process %d: %s", pid,
+					 strerror(error));
 		return error_set(err, EOPNOTSUPP,
 				 "this machine has no counter of cycles (no PMU; usual in virtual machines): use "
 				 "--event=cpu-clock");
@@ -163,13 +166,14 @@ static int open_event(struct arming *arming, pid_t tid, int *ret_fd)
 	return 0;
 }
 
+/* 1; 0 when the thread has ended; or an error. */
 static int arm_thread(struct arming *arming, pid_t tid, struct error *err)
 {
 	struct arming_baseline baseline = baseline_of(arming->options.pid, tid);
 	int fd = -1;
 	int r = open_event(arming, tid, &fd);
 	if (r == -ESRCH)
-		return 0; /* it has ended: nothing is left to sample */
+		return 0;
 	if (r < 0)
 		return explain_open_failure(arming, -r, err);
 	struct root *root = calloc(1, sizeof(*root));
@@ -181,7 +185,7 @@ static int arm_thread(struct arming *arming, pid_t tid, struct error *err)
 	root->tid = tid;
 	root->fd = fd;
 	HASH_ADD_INT(arming->roots, tid, root);
-	return 0;
+	return 1;
 }
 
 /* The threads as they are now, malloc'ed. */
@@ -234,10 +238,10 @@ static int scan(struct arming *arming, size_t *ret_new, struct error *err)
 		/* A thread first seen by a later scan may have inherited an event already. */
 		if (arming->scanned_before)
 			sampler_check_claims(arming->sampler, arming->options.slot);
-		(*ret_new)++;
 		r = arm_thread(arming, tids[i], err);
 		if (r < 0)
 			return r;
+		*ret_new += (size_t)r;
 	}
 	arming->scanned_before = true;
 	return 0;

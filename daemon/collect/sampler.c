@@ -84,6 +84,7 @@ static int load(struct sampler *sampler, const struct sampler_options *options)
 	if (!sampler->skeleton)
 		return -errno;
 	sampler->skeleton->rodata->daemon_pid_namespace = own_pid_namespace();
+	sampler->skeleton->rodata->ring_wakeup_bytes = options->ring_bytes / 4;
 	int r = bpf_map__set_max_entries(sampler->skeleton->maps.ring, (uint32_t)options->ring_bytes);
 	if (r == 0)
 		r = sampler_bpf__load(sampler->skeleton);
@@ -122,6 +123,11 @@ void sampler_free(struct sampler *sampler)
 int sampler_program_fd(const struct sampler *sampler)
 {
 	return bpf_program__fd(sampler->skeleton->progs.sample);
+}
+
+int sampler_ring_fd(const struct sampler *sampler)
+{
+	return bpf_map__fd(sampler->skeleton->maps.ring);
 }
 
 static uint64_t config_word(struct target_config config)

@@ -22,6 +22,9 @@ void sampler_free(struct sampler *sampler);
 /* The program that perf events of targets run. Any thread. */
 int sampler_program_fd(const struct sampler *sampler);
 
+/* Becomes readable, edge-triggered alone (EPOLLET), when the ring buffer is a quarter full. Below that nobody is woken: drain on a timer. */
+int sampler_ring_fd(const struct sampler *sampler);
+
 /* A slot for a new target with a serial of its own; its counters start at zero. -ENOSPC when all are taken. */
 int sampler_slot_acquire(struct sampler *sampler, uint16_t *ret_slot, uint32_t *ret_serial, struct error *err);
 /* After the target's events are closed. */

@@ -17,10 +17,14 @@ enum outcome reconcile_record(const struct record *record, size_t bytes, struct 
 	if (bytes < sizeof(*record) || !is_well_formed(record, bytes))
 		return OUTCOME_MALFORMED_RECORD;
 	uint64_t cpu_ns;
-	if (thread_clock_program(clock, record->exec_id, record->tid, record->thread_start_ns, record->runtime_ns) <
-		    0 ||
-	    thread_clock_advance(clock, record->tid, record->thread_start_ns, record->task, record->runtime_ns,
-				 &cpu_ns) < 0)
+	struct thread_moment moment = {
+		.tid = record->tid,
+		.is_leader = record->tid == record->pid,
+		.start_ns = record->thread_start_ns,
+		.task = record->task,
+		.runtime_ns = record->runtime_ns,
+	};
+	if (thread_clock_advance(clock, &moment, &cpu_ns) < 0)
 		return OUTCOME_STORE_FULL;
 	*ret = (struct sample){
 		.time_ns = record->time_ns,

@@ -34,9 +34,7 @@ struct thread {
 
 struct thread_clock {
 	struct thread *threads;
-	size_t sweep_at;  /* threads */
-	uint64_t exec_id; /* of the program they run */
-	bool seen;        /* exec_id is of a record */
+	size_t sweep_at; /* threads */
 };
 
 /* uthash's macros are beyond the analyzer. NOLINTBEGIN(clang-analyzer-unix.Malloc) */
@@ -48,20 +46,15 @@ struct thread_clock *thread_clock_new(void)
 	return clock;
 }
 
-static void forget_all(struct thread_clock *clock)
+void thread_clock_free(struct thread_clock *clock)
 {
+	if (!clock)
+		return;
 	struct thread *thread, *next;
 	HASH_ITER (hh, clock->threads, thread, next) {
 		HASH_DEL(clock->threads, thread);
 		free(thread);
 	}
-}
-
-void thread_clock_free(struct thread_clock *clock)
-{
-	if (!clock)
-		return;
-	forget_all(clock);
 	free(clock);
 }
 
@@ -96,29 +89,32 @@ int thread_clock_baseline(struct thread_clock *clock, uint32_t tid, uint64_t sta
 	return thread_at(clock, key, runtime_ns) ? 0 : -ENOMEM;
 }
 
-/* Another task has taken over this identity: its runtime at its own last sample, or, when it had none, at this one. */
-static uint64_t runtime_of_task(const struct thread_clock *clock, uint64_t task, uint64_t runtime_ns)
+/* Another task than the leader may have taken over the leader's identity: then its own clock goes on. */
+static void follow_task(const struct thread_clock *clock, struct thread *leader, uint64_t task, uint64_t runtime_ns)
 {
+	const struct thread *before = NULL;
 	for (const struct thread *thread = clock->threads; thread; thread = thread->hh.next)
-		if (thread->task == task)
-			return thread->runtime_ns;
-	return runtime_ns;
+		if (thread != leader && thread->task == task)
+			before = thread; /* the newest: the address may have been another's, who is gone */
+	if (before)
+		leader->runtime_ns = before->runtime_ns;
+	else if (leader->task) /* the task was never sampled before: what it ran is not known, and little */
+		leader->runtime_ns = runtime_ns;
 }
 
-int thread_clock_advance(struct thread_clock *clock, uint32_t tid, uint64_t start_ns, uint64_t task, uint64_t runtime_ns,
-			 uint64_t *ret_cpu_ns)
+int thread_clock_advance(struct thread_clock *clock, const struct thread_moment *moment, uint64_t *ret_cpu_ns)
 {
-	struct thread_key key = {.tid = tid, .start_ticks = start_ns / NS_PER_TICK};
+	struct thread_key key = {.tid = moment->tid, .start_ticks = moment->start_ns / NS_PER_TICK};
 	struct thread *thread = thread_at(clock, key, 0);
 	if (!thread)
 		return -ENOMEM;
-	if (thread->task && thread->task != task)
-		thread->runtime_ns = runtime_of_task(clock, task, runtime_ns);
-	thread->task = task;
-	bool forward = runtime_ns > thread->runtime_ns;
-	*ret_cpu_ns = forward ? runtime_ns - thread->runtime_ns : 0;
+	if (moment->is_leader && thread->task != moment->task)
+		follow_task(clock, thread, moment->task, moment->runtime_ns);
+	thread->task = moment->task;
+	bool forward = moment->runtime_ns > thread->runtime_ns;
+	*ret_cpu_ns = forward ? moment->runtime_ns - thread->runtime_ns : 0;
 	if (forward)
-		thread->runtime_ns = runtime_ns;
+		thread->runtime_ns = moment->runtime_ns;
 	return 0;
 }
 
@@ -127,20 +123,18 @@ void thread_clock_sweep(struct thread_clock *clock, int (*exists)(void *context,
 	if (HASH_COUNT(clock->threads) < clock->sweep_at)
 		return;
 	struct thread *thread, *next;
-	size_t forgotten = 0, newly_gone = 0;
+	size_t alive = 0;
 	HASH_ITER (hh, clock->threads, thread, next) {
 		bool was_gone = thread->gone;
 		thread->gone = !exists(context, thread->key.tid);
-		newly_gone += thread->gone && !was_gone;
+		alive += !thread->gone;
 		if (!thread->gone || !was_gone)
 			continue;
 		HASH_DEL(clock->threads, thread);
 		free(thread);
-		forgotten++;
 	}
-	if (newly_gone && !forgotten)
-		return; /* they are forgotten by the next */
-	/* Doubling keeps the cost of sweeping proportional to the number of threads that come and go. */
-	clock->sweep_at = 2 * HASH_COUNT(clock->threads) + SWEEP_FROM;
+	/* Doubling keeps the cost of sweeping proportional to the number of threads that come and go. Those that have just gone do not
+	   count: the next sweep forgets them. */
+	clock->sweep_at = 2 * alive + SWEEP_FROM;
 }
 /* NOLINTEND(clang-analyzer-unix.Malloc) */

@@ -9,9 +9,39 @@ enum { TICK_NS = 10000000 };
 static uint64_t advance(struct thread_clock *clock, uint32_t tid, uint64_t start_ns, uint64_t runtime_ns)
 {
 	uint64_t cpu_ns = UINT64_MAX;
-	ck_assert_int_eq(thread_clock_advance(clock, tid, start_ns, runtime_ns, &cpu_ns), 0);
+	struct thread_moment moment = {.tid = tid, .start_ns = start_ns, .task = tid, .runtime_ns = runtime_ns};
+	ck_assert_int_eq(thread_clock_advance(clock, &moment, &cpu_ns), 0);
 	return cpu_ns;
 }
+
+/* The leader, whose number is 1, as the given task. */
+static uint64_t advance_leader(struct thread_clock *clock, uint64_t task, uint64_t runtime_ns)
+{
+	uint64_t cpu_ns = UINT64_MAX;
+	struct thread_moment moment = {.tid = 1, .is_leader = true, .task = task, .runtime_ns = runtime_ns};
+	ck_assert_int_eq(thread_clock_advance(clock, &moment, &cpu_ns), 0);
+	return cpu_ns;
+}
+
+START_TEST(a_thread_that_executes_a_program_goes_on_as_the_leader)
+{
+	struct thread_clock *clock = thread_clock_new();
+	ck_assert_int_eq(thread_clock_baseline(clock, 1, 0, 50), 0);
+	ck_assert_uint_eq(advance(clock, 2, 0, 300), 300); /* task 2 */
+	/* The leader was never sampled, and thread 2 has its number now. */
+	ck_assert_uint_eq(advance_leader(clock, 2, 310), 10);
+	ck_assert_uint_eq(advance_leader(clock, 2, 330), 20);
+	/* The same when the leader was sampled, with more CPU time and with less. */
+	ck_assert_uint_eq(advance(clock, 3, 0, 7), 7);
+	ck_assert_uint_eq(advance_leader(clock, 3, 9), 2);
+	ck_assert_uint_eq(advance(clock, 4, 0, 5000), 5000);
+	ck_assert_uint_eq(advance_leader(clock, 4, 5001), 1);
+	/* A task of which nothing is known brings nothing with it. */
+	ck_assert_uint_eq(advance_leader(clock, 99, 9000), 0);
+	ck_assert_uint_eq(advance_leader(clock, 99, 9001), 1);
+	thread_clock_free(clock);
+}
+END_TEST
 
 START_TEST(a_newborn_thread_counts_from_birth)
 {
@@ -59,27 +89,6 @@ START_TEST(a_reused_number_is_another_thread)
 }
 END_TEST
 
-START_TEST(an_exec_by_a_worker_counts_its_time_once)
-{
-	struct thread_clock *clock = thread_clock_new();
-	thread_clock_baseline(clock, 10, 1, 50); /* the leader: it waits */
-	ck_assert_int_eq(thread_clock_program(clock, 7, 11, 5 * TICK_NS, 1000), 0);
-	ck_assert_uint_eq(advance(clock, 11, 5 * TICK_NS, 1000), 1000);
-	ck_assert_int_eq(thread_clock_program(clock, 7, 12, 6 * TICK_NS, 9000), 0);
-	ck_assert_uint_eq(advance(clock, 12, 6 * TICK_NS, 9000), 9000);
-	/* The worker 11 executes a program: from now on it has the leader's number and start. */
-	ck_assert_int_eq(thread_clock_program(clock, 8, 10, TICK_NS, 1030), 0);
-	ck_assert_uint_eq(thread_clock_count(clock), 1);
-	ck_assert_uint_eq(advance(clock, 10, TICK_NS, 1030), 30);
-	ck_assert_int_eq(thread_clock_program(clock, 8, 10, TICK_NS, 1040), 0);
-	ck_assert_uint_eq(advance(clock, 10, TICK_NS, 1040), 10);
-	/* The only thread executes one. */
-	ck_assert_int_eq(thread_clock_program(clock, 9, 10, TICK_NS, 1041), 0);
-	ck_assert_uint_eq(advance(clock, 10, TICK_NS, 1041), 1);
-	thread_clock_free(clock);
-}
-END_TEST
-
 START_TEST(a_clock_that_goes_back_gives_nothing_twice)
 {
 	struct thread_clock *clock = thread_clock_new();
@@ -113,9 +122,11 @@ START_TEST(sweeping_forgets_the_dead_alone)
 	thread_clock_sweep(clock, is_even, &asked);
 	ck_assert_uint_eq(asked, 2000);
 	ck_assert_uint_eq(advance(clock, 999, 0, 1003), 4); /* gone, but its last record comes only now */
+	for (uint32_t tid = 3002; tid <= 5200; tid += 2)
+		advance(clock, tid, 0, tid);
 	thread_clock_sweep(clock, is_even, &asked);
-	ck_assert_uint_eq(thread_clock_count(clock), 1000);
-	ck_assert_uint_eq(advance(clock, 1000, 0, 1007), 7); /* alive: goes on */
+	ck_assert_uint_eq(thread_clock_count(clock), 1000 + 1100); /* the odd ones were gone for the second time */
+	ck_assert_uint_eq(advance(clock, 1000, 0, 1007), 7);       /* alive: goes on */
 	ck_assert_uint_eq(advance(clock, 999, 0, 1007), 1007);
 	/* When all live, sweeping again and again does not ask again and again. */
 	asked = 0;
@@ -137,7 +148,9 @@ START_TEST(millions_of_short_threads_stay_bounded)
 	size_t most = 0;
 	for (uint32_t tid = 1; tid <= 2000000; tid++) {
 		uint64_t cpu_ns;
-		if (thread_clock_advance(clock, tid, (uint64_t)tid * 1000, 500, &cpu_ns) < 0 || cpu_ns != 500)
+		struct thread_moment moment = {
+			.tid = tid, .start_ns = (uint64_t)tid * 1000, .task = tid, .runtime_ns = 500};
+		if (thread_clock_advance(clock, &moment, &cpu_ns) < 0 || cpu_ns != 500)
 			ck_abort_msg("thread %u", tid);
 		if (tid % 1000 == 0)
 			thread_clock_sweep(clock, is_recent, &tid);
@@ -151,5 +164,5 @@ END_TEST
 
 CHECK_MAIN("thread_clock", 60, a_newborn_thread_counts_from_birth, what_ran_before_arming_is_not_counted,
 	   a_second_baseline_does_not_swallow_time, a_reused_number_is_another_thread,
-	   an_exec_by_a_worker_counts_its_time_once, a_clock_that_goes_back_gives_nothing_twice,
+	   a_thread_that_executes_a_program_goes_on_as_the_leader, a_clock_that_goes_back_gives_nothing_twice,
 	   sweeping_forgets_the_dead_alone, millions_of_short_threads_stay_bounded)
