@@ -59,6 +59,7 @@ uint32_t address_space_note(struct address_space *space, const struct record *re
 		space->wanted = true;
 		space->map_count = record->map_count;
 	}
+	space->unsure |= !space->seen && space->n;
 	space->seen = true;
 	space->exec_id = record->exec_id;
 	space->exec_pages = record->exec_pages;
@@ -111,6 +112,13 @@ int address_space_update(struct address_space *space, uint32_t version, struct m
 	}
 	if (!maps)
 		return 0;
+	if (space->n && version != current(space)) {
+		maps_unref(maps);
+		space->wanted = true;
+		return 0;
+	}
+	bool unsure = space->unsure && version == 0;
+	space->unsure = false;
 	struct maps *old = version < space->n ? space->versions[version] : NULL;
 	struct maps *merged = NULL;
 	int r = old ? maps_merge(old, maps, &merged) : 0;
@@ -119,6 +127,8 @@ int address_space_update(struct address_space *space, uint32_t version, struct m
 	if (space->interval_ns > MAX_INTERVAL_MS * NS_PER_MS)
 		space->interval_ns = MAX_INTERVAL_MS * NS_PER_MS;
 	space->next_ns = now_ns + space->interval_ns;
+	if (r == -EEXIST && unsure) /* an exec before the first record */
+		return replace(space, 0, maps);
 	if (r == -EEXIST)
 		return replace(space, space->n < MAX_VERSIONS ? space->n : version, maps);
 	if (r < 0) {

@@ -17,6 +17,7 @@ struct address_space {
 	uint32_t room;
 	bool wanted; /* a snapshot should be taken */
 	bool seen;   /* the three below are of a record */
+	bool unsure; /* version 0 was read before the first record: perhaps of another program */
 	uint64_t exec_id;
 	uint32_t exec_pages, map_count;
 	uint64_t next_ns;     /* no snapshot before this moment */
@@ -35,7 +36,8 @@ void address_space_note_stack(struct address_space *space, uint32_t version, uin
 bool address_space_due(const struct address_space *space, uint64_t now_ns);
 /* The version that a snapshot which begins now will describe. */
 uint32_t address_space_begin(struct address_space *space);
-/* Takes the reference of maps, read after address_space_begin gave version; NULL: it could not be read. -ENOMEM. */
+/* Takes the reference of maps, read after address_space_begin gave version; NULL: it could not be read. All records from before it was
+ * read should have been noted: when they tell of an exec meanwhile, nobody knows whose mappings these are, and they are not used. -ENOMEM. */
 int address_space_update(struct address_space *space, uint32_t version, struct maps *maps, uint64_t now_ns);
 
 /* A malloc'ed array of *ret_n references (NULL where there is none), for a profile that is built on another thread. */

@@ -423,6 +423,7 @@ static void done_mappings(struct target_job *job)
 		maps_unref(job->maps);
 		job->maps = NULL;
 	}
+	pipeline_drain(job->target->pipeline); /* has it executed another program meanwhile? */
 	(void)address_space_update(&job->target->space, job->version, TAKE_PTR(job->maps), clock_monotonic_ns());
 	job_finish(job);
 }

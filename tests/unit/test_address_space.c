@@ -61,11 +61,43 @@ START_TEST(a_contradiction_opens_a_version)
 {
 	attach("a");
 	note(1, 10);
+	ck_assert_int_eq(address_space_update(&space, address_space_begin(&space), maps_of(100, 200, "a"), 0), 0);
 	uint32_t version = address_space_begin(&space);
 	ck_assert_int_eq(address_space_update(&space, version, maps_of(150, 250, "b"), NS_PER_S), 0);
 	ck_assert_uint_eq(note(1, 10), 1);
 	ck_assert_str_eq(name_at(0, 160), "a");
 	ck_assert_str_eq(name_at(1, 160), "b");
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(an_exec_before_the_first_record_leaves_nothing_of_the_old_program)
+{
+	attach("old");
+	ck_assert_uint_eq(note(1, 10), 0);
+	ck_assert(address_space_due(&space, NS_PER_S));
+	uint32_t version = address_space_begin(&space);
+	ck_assert_int_eq(address_space_update(&space, version, maps_of(150, 250, "new"), NS_PER_S), 0);
+	ck_assert_uint_eq(note(1, 10), 0);
+	ck_assert_str_eq(name_at(0, 160), "new");
+	ck_assert_str_eq(name_at(0, 110), "");
+	address_space_free(&space);
+}
+END_TEST
+
+START_TEST(a_snapshot_from_beyond_an_exec_names_nothing_of_the_old_program)
+{
+	attach("old");
+	note(1, 10);
+	ck_assert_int_eq(address_space_update(&space, address_space_begin(&space), maps_of(100, 200, "old"), 0), 0);
+	note(2, 10);
+	uint32_t version = address_space_begin(&space);
+	note(3, 10);
+	ck_assert_int_eq(address_space_update(&space, version, maps_of(100, 200, "third"), NS_PER_S), 0);
+	ck_assert_str_eq(name_at(0, 150), "old");
+	ck_assert_str_eq(name_at(1, 150), ""); /* the second's could not be read in time */
+	ck_assert_str_eq(name_at(2, 150), "");
+	ck_assert(address_space_due(&space, 9 * NS_PER_S));
 	address_space_free(&space);
 }
 END_TEST
@@ -209,6 +241,8 @@ START_TEST(a_snapshot_outlives_the_space)
 END_TEST
 
 CHECK_MAIN("address_space", 60, a_library_that_comes_is_merged, a_contradiction_opens_a_version,
-	   an_exec_opens_a_version_at_once, an_exec_is_told_apart_even_when_nothing_was_ever_read,
+	   an_exec_before_the_first_record_leaves_nothing_of_the_old_program,
+	   a_snapshot_from_beyond_an_exec_names_nothing_of_the_old_program, an_exec_opens_a_version_at_once,
+	   an_exec_is_told_apart_even_when_nothing_was_ever_read,
 	   a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program, intervals_grow_while_nothing_is_new,
 	   an_unknown_address_asks_when_mappings_have_changed, growth_is_bounded, a_snapshot_outlives_the_space)
