@@ -26,6 +26,7 @@ struct sampler {
 	sampler_record_fn record; /* during sampler_drain */
 	void *record_context;
 	size_t ring_bytes, drained_bytes, most_drained_bytes;
+	size_t drained_records;
 	uint32_t last_serial;
 	int n_cpus;
 	bool slot_taken[MAX_TARGET_SLOTS];
@@ -73,9 +74,11 @@ static int on_record(void *context, void *data, size_t bytes)
 {
 	struct sampler *sampler = context;
 	sampler->drained_bytes += bytes + RING_RECORD_HEADER_BYTES;
+	sampler->drained_records++;
 	if (bytes >= sizeof(struct record))
 		sampler->record(sampler->record_context, data, bytes);
-	return 0;
+	/* libbpf goes on while anything comes, which may be for ever. What has been read by now is all that can have been there. */
+	return sampler->drained_bytes >= sampler->ring_bytes ? -E2BIG : 0;
 }
 
 static int load(struct sampler *sampler, const struct sampler_options *options)
@@ -233,10 +236,11 @@ size_t sampler_drain(struct sampler *sampler, sampler_record_fn record, void *co
 	sampler->record = record;
 	sampler->record_context = context;
 	sampler->drained_bytes = 0;
-	int n = ring_buffer__consume(sampler->ring);
+	sampler->drained_records = 0;
+	ring_buffer__consume(sampler->ring);
 	if (sampler->drained_bytes > sampler->most_drained_bytes)
 		sampler->most_drained_bytes = sampler->drained_bytes;
-	return n > 0 ? (size_t)n : 0;
+	return sampler->drained_records;
 }
 
 void sampler_ring(const struct sampler *sampler, struct sampler_ring *ret)

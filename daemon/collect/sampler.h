@@ -34,7 +34,7 @@ void sampler_accept_generation(struct sampler *sampler, uint16_t slot, uint16_t 
 /* From now on the slot's threads are told apart by claims, since some may carry two events. Any thread. */
 void sampler_check_claims(struct sampler *sampler, uint16_t slot);
 
-/* Hands every complete record in the ring buffer to `record`, in order. record->bytes is at least sizeof(struct record), at most `bytes`, which is what the
+/* Hands every record that is complete when it begins to `record`, in order, and of those that come meanwhile at most a ring buffer full. record->bytes is at least sizeof(struct record), at most `bytes`, which is what the
  * kernel delivered; nothing else is checked. Returns the number of records. */
 typedef void (*sampler_record_fn)(void *context, const struct record *record, size_t bytes);
 size_t sampler_drain(struct sampler *sampler, sampler_record_fn record, void *context);

@@ -343,6 +343,35 @@ START_TEST(a_full_ring_is_counted)
 }
 END_TEST
 
+static void on_record_slowly(void *context, const struct record *record, size_t bytes)
+{
+	(void)record, (void)bytes;
+	++*(size_t *)context;
+	usleep(1000);
+}
+
+START_TEST(a_drain_ends_however_fast_records_come)
+{
+	enum { SMALL_RING_BYTES = 65536 };
+	struct busy_child child = busy_start(3, 0);
+	struct sampler_options options = {.ring_bytes = SMALL_RING_BYTES};
+	size_t records = 0;
+	ck_assert_int_eq(sampler_new(&options, &sampler, &err), 0);
+	ck_assert_int_eq(sampler_slot_acquire(sampler, &slot, &serial, &err), 0);
+	struct arming *arming = arm(&child, 0, 20000);
+	arming_start(arming);
+	usleep(200000);
+	size_t n = sampler_drain(sampler, on_record_slowly, &records); /* 20 times slower than they come */
+	ck_assert_uint_eq(n, records);
+	ck_assert_uint_gt(records, 10);
+	ck_assert_uint_le(records, SMALL_RING_BYTES / sizeof(struct record));
+	arming_close(arming);
+	sampler_slot_release(sampler, slot);
+	busy_stop(&child);
+	sampler_free(sampler);
+}
+END_TEST
+
 START_TEST(slots_are_many_and_bounded)
 {
 	setup();
@@ -407,6 +436,7 @@ int main(void)
 				      claims_end_with_their_target,
 				      a_change_of_rate_loses_nothing,
 				      a_full_ring_is_counted,
+				      a_drain_ends_however_fast_records_come,
 				      slots_are_many_and_bounded,
 				      events_whose_target_is_gone};
 	return can_sample() ? check_main("sampler", tests, sizeof(tests) / sizeof(tests[0]), 60) : 77;
