@@ -186,14 +186,11 @@ static void move_own_slot(struct sprof_table *table, uint32_t tid)
 	if (!old)
 		return;
 	uint64_t starttime = read_starttime("/proc/thread-self/stat");
-	for (uint32_t i = 0; i < SPROF_THREAD_PROBES && !thread; i++) {
-		struct sprof_thread *slot = &table->threads[((uint64_t)tid + i) % table->cap_thread];
-		if (slot == old || slot->tid == SPROF_TID_FREE)
-			thread = slot;
-	}
-	if (thread && thread != old)
-		*thread = *old;
+	for (uint32_t i = 0; i < SPROF_THREAD_PROBES && !thread; i++)
+		if (thread_take(table, tid, i, SPROF_TID_FREE, tid) || thread_take(table, tid, i, table->fork_tid, tid))
+			thread = &table->threads[SPROF_THREAD_SLOT(tid, i, table->cap_thread)];
 	if (thread) {
+		*thread = *old;
 		thread->tid = tid;
 		thread->starttime = starttime;
 	} else {

@@ -51,6 +51,7 @@ static inline void count(uint64_t *counter)
 #define read_starttime   sprof_internal_read_starttime
 #define thread_find      sprof_internal_thread_find
 #define thread_clear     sprof_internal_thread_clear
+#define thread_take      sprof_internal_thread_take
 #define relax            sprof_internal_relax
 #define spin_lock        sprof_internal_spin_lock
 #define spin_unlock      sprof_internal_spin_unlock
@@ -72,6 +73,8 @@ void table_init_stack(const struct sprof_table *table, struct sprof_stack *stack
 uint64_t read_starttime(const char *path);
 
 struct sprof_thread *thread_find(const struct sprof_table *table, uint32_t tid);
+/* Makes the slot at probe i of tid change from `from` to `to` (tids). False: it was not, or no longer, `from`. */
+bool thread_take(struct sprof_table *table, uint32_t tid, uint32_t i, uint32_t from, uint32_t to);
 void thread_clear(struct sprof_thread *thread); /* all but tid and seq */
 
 /* Gives the CPU away, longer the more often it was called. Leaves errno alone. */

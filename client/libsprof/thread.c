@@ -8,17 +8,36 @@
 
 static struct sprof_thread *probe(const struct sprof_table *table, uint32_t tid, uint32_t i)
 {
-	return &table->threads[((uint64_t)tid + i) % table->cap_thread];
+	return &table->threads[SPROF_THREAD_SLOT(tid, i, table->cap_thread)];
 }
 
 struct sprof_thread *thread_find(const struct sprof_table *table, uint32_t tid)
 {
-	for (uint32_t i = 0; i < SPROF_THREAD_PROBES; i++) {
+	uint32_t n = SPROF_LOAD(table->header->n_probe);
+	for (uint32_t i = 0; i < n; i++) {
 		struct sprof_thread *thread = probe(table, tid, i);
 		if (SPROF_LOAD(thread->tid) == tid)
 			return thread;
 	}
 	return NULL;
+}
+
+/* Readers look no further than n_probe: it is raised first. */
+static void reach(struct sprof_table *table, uint32_t i)
+{
+	uint32_t n = SPROF_LOAD(table->header->n_probe);
+	while (n <= i &&
+	       !__atomic_compare_exchange_n(&table->header->n_probe, &n, i + 1, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		;
+}
+
+bool thread_take(struct sprof_table *table, uint32_t tid, uint32_t i, uint32_t from, uint32_t to)
+{
+	struct sprof_thread *thread = probe(table, tid, i);
+	if (SPROF_LOAD(thread->tid) != from)
+		return false;
+	reach(table, i);
+	return __atomic_compare_exchange_n(&thread->tid, &from, to, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
 }
 
 void thread_clear(struct sprof_thread *thread)
@@ -48,17 +67,16 @@ static void refill(struct sprof_thread *thread, uint32_t tid, uint64_t starttime
 	__atomic_store_n(&thread->tid, tid, __ATOMIC_RELEASE);
 }
 
-static struct sprof_thread *claim_free(const struct sprof_table *table, uint32_t tid, uint64_t starttime)
+static struct sprof_thread *claim_free(struct sprof_table *table, uint32_t tid, uint64_t starttime)
 {
 	for (uint32_t i = 0; i < SPROF_THREAD_PROBES; i++) {
+		if (!thread_take(table, tid, i, SPROF_TID_FREE, tid))
+			continue;
 		struct sprof_thread *thread = probe(table, tid, i);
-		uint32_t expected = SPROF_TID_FREE;
-		if (__atomic_compare_exchange_n(&thread->tid, &expected, tid, 0, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-			sprof_seq_add_(thread, 1);
-			SPROF_STORE(thread->starttime, starttime);
-			sprof_seq_add_(thread, 1);
-			return thread;
-		}
+		sprof_seq_add_(thread, 1);
+		SPROF_STORE(thread->starttime, starttime);
+		sprof_seq_add_(thread, 1);
+		return thread;
 	}
 	return NULL;
 }
@@ -69,14 +87,13 @@ static bool is_dead(const struct sprof_table *table, uint32_t tid)
 	       syscall(SYS_tgkill, (int)table->header->tgid, (int)tid, 0) < 0 && errno == ESRCH;
 }
 
-static struct sprof_thread *claim_dead(const struct sprof_table *table, uint32_t tid, uint64_t starttime)
+static struct sprof_thread *claim_dead(struct sprof_table *table, uint32_t tid, uint64_t starttime)
 {
 	for (uint32_t i = 0; i < SPROF_THREAD_PROBES; i++) {
 		struct sprof_thread *thread = probe(table, tid, i);
 		uint32_t dead = SPROF_LOAD(thread->tid);
 		/* Retired meanwhile, so that no reader takes the old content for the new thread's. */
-		if (is_dead(table, dead) && __atomic_compare_exchange_n(&thread->tid, &dead, SPROF_TID_RETIRED, 0,
-									__ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+		if (is_dead(table, dead) && thread_take(table, tid, i, dead, SPROF_TID_RETIRED)) {
 			refill(thread, tid, starttime);
 			return thread;
 		}

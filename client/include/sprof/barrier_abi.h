@@ -30,7 +30,7 @@ typedef uint64_t sprof_u64;
 
 enum {
 	SPROF_ABI = 1,
-	SPROF_THREAD_PROBES = 16, /* a thread is in one of the slots (tid + 0 .. tid + 15) % cap_thread */
+	SPROF_THREAD_PROBES = 16, /* a thread is in one of the slots SPROF_THREAD_SLOT(tid, 0 .. 15, cap_thread) */
 	SPROF_MAX_RANGES = 64,    /* readers look at no more */
 };
 
@@ -44,6 +44,11 @@ enum {
 #define SPROF_INDEX_NONE  0xffffffffu /* sprof_ref.index: no stack */
 #define SPROF_TID_FREE    0u
 #define SPROF_TID_RETIRED 0xffffffffu /* sprof_thread.tid: a slot that is not used again */
+
+/* Where a thread is looked for. The steps are wide, because tids come in runs: two pools of threads whose runs begin at the same slot
+ * would fill each other's neighbourhood. */
+#define SPROF_THREAD_STRIDE(cap)       ((cap) < 16u ? 1u : (cap) / 16u)
+#define SPROF_THREAD_SLOT(tid, i, cap) (((sprof_u64)(tid) + (sprof_u64)(i)*SPROF_THREAD_STRIDE(cap)) % (cap))
 
 /* sprof_header.flags: for people and tools; no reader depends on them. */
 #define SPROF_HEADER_LOCKED 1u /* mlock succeeded: every page is resident */
@@ -98,7 +103,8 @@ struct sprof_header {
 	sprof_u32 n_range;
 	sprof_u64 range_begin; /* the versioned lock of n_range and of all ranges */
 	sprof_u64 range_end;
-	sprof_u64 reserved;
+	sprof_u32 n_probe; /* no thread ever was at probe n_probe or beyond; raised before such a slot is claimed */
+	sprof_u32 reserved;
 };
 
 struct sprof_thread {
@@ -199,6 +205,7 @@ SPROF_AT(sprof_header, cap_range, 96);
 SPROF_AT(sprof_header, n_range, 100);
 SPROF_AT(sprof_header, range_begin, 104);
 SPROF_AT(sprof_header, range_end, 112);
+SPROF_AT(sprof_header, n_probe, 120);
 SPROF_AT(sprof_thread, seq, 4);
 SPROF_AT(sprof_thread, flags, 8);
 SPROF_AT(sprof_thread, foreign_depth, 12);
