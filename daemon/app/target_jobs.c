@@ -293,7 +293,7 @@ static void done_rate(struct target_job *job)
 		job_finish(job);
 		return;
 	}
-	take_baselines(target, job);
+	/* No baselines: a thread that is not known yet was born while we sampled, and counts from its birth. */
 	target->has_user = job->has_user;
 	target->generation++;
 	sampler_accept_generation(target->pipeline->sampler, target->slot, target->generation);
