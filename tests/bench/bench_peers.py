@@ -9,6 +9,7 @@ import argparse
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import statistics
@@ -37,10 +38,16 @@ class Sprofd:
     def tool_cpu_ns(self):
         return harness.cpu_ns(self.daemon.pid()) - self.cpu_before
 
+    def long_lived_cpu_ns(self):
+        return harness.cpu_ns(self.daemon.pid())
+
     def stop(self):
         """How many samples came."""
         self.daemon.ok("detach", self.gap.pid)
         return harness.number(self.daemon.target(self.gap.pid), "samples")
+
+    def make_profile(self):
+        self.daemon.ok("pull", self.gap.pid, "--output=/dev/null")
 
 
 class Child:
@@ -55,6 +62,12 @@ class Child:
         self.scope.addCleanup(harness.end, self.process)
         harness.wait_for(lambda: ready(self.output()), 30, f"{argv} to start: {self.output()}")
         self.cpu_before = harness.cpu_ns(self.process.pid)
+
+    def long_lived_cpu_ns(self):
+        return 0  # all of it ends, and counts among the children
+
+    def make_profile(self):
+        pass
 
     def output(self):
         return Path(self.log.name).read_text(errors="replace")
@@ -91,6 +104,9 @@ class Perf(Child):
         self.finish()
         stats = subprocess.run(["perf", "report", "--stats", "-i", self.data], capture_output=True, text=True).stdout
         return int(re.search(r"SAMPLE events:\s+(\d+)", stats).group(1))
+
+    def make_profile(self):
+        subprocess.run(["perf", "report", "--stdio", "-i", self.data], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
 
 
 class Bpftrace(Child):
@@ -133,6 +149,14 @@ class Gperftools:
     def tool_cpu_ns(self):
         return 0  # it has none beside the target's
 
+    def long_lived_cpu_ns(self):
+        return 0
+
+    def make_profile(self):
+        newest = max(self.directory.glob(f"gperf.{self.hz}*"), key=lambda path: path.stat().st_mtime)
+        subprocess.run(["google-pprof", "--text", harness.TARGETS / "gap", newest], stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL, check=False)  # fmt: skip
+
     def stop(self):
         os.kill(self.gap.pid, signal.SIGUSR2)
         time.sleep(0.3)
@@ -161,11 +185,18 @@ def available(name):
     return name == "sprofd" or shutil.which(name)
 
 
+def job_cpu_ns(tool):
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (children.ru_utime + children.ru_stime) * 1e9 + tool.long_lived_cpu_ns()
+
+
 def pair(tool, gap, hz, seconds):
-    """One window without and one with the tool: (stolen us per sample, slowdown in %, tool's CPU us per sample, Hz)."""
+    """One window without and one with the tool: (stolen us per sample, slowdown in %, tool's CPU us per sample while it samples, Hz,
+    CPU ms of the whole job: from the command that starts it to a profile that can be read)."""
     before = gap.read()
     time.sleep(seconds)
     without = stolen_between(before, gap.read())
+    job_before = job_cpu_ns(tool)
     tool.start(hz)
     before = gap.read()
     time.sleep(seconds)
@@ -173,11 +204,13 @@ def pair(tool, gap, hz, seconds):
     tool_ns = tool.tool_cpu_ns()
     wall_ns = after[0] - before[0]
     samples = tool.stop()
+    tool.make_profile()
+    job_ns = job_cpu_ns(tool) - job_before
     extra = stolen_between(before, after) - without
     if samples == 0:
         return None
     # The tool ran a little longer than the window: by its own count it delivered at this rate.
-    return extra * wall_ns / 1000 / samples, extra * 100, tool_ns / 1000 / samples, samples / (wall_ns / 1e9)
+    return extra * wall_ns / 1000 / samples, extra * 100, tool_ns / 1000 / samples, samples / (wall_ns / 1e9), job_ns / 1e6
 
 
 def measure(options, hz):
@@ -222,15 +255,17 @@ def report(options, hz, results):
     rows = []
     for name, values in results.items():
         if not values:
-            rows.append((TOOLS[name].name, "no samples", "", "", "", ""))
+            rows.append((TOOLS[name].name, "no samples", "", "", "", "", "", ""))
             continue
-        stolen, slowdown, cpu, rate = (list(column) for column in zip(*values))
+        stolen, slowdown, cpu, rate, job = (list(column) for column in zip(*values))
         ours = [value[0] for value in results.get("sprofd", [])]
+        our_jobs = [value[4] for value in results.get("sprofd", [])]
         rows.append((TOOLS[name].name, f"{statistics.median(rate):.0f}", with_interval(stolen), spread(slowdown, 3),
-                     spread(cpu) if name != "gperftools" else "in the target", "" if name == "sprofd" else verdict(ours, stolen)))  # fmt: skip
+                     spread(cpu) if name != "gperftools" else "in the target", "" if name == "sprofd" else verdict(ours, stolen), with_interval(job),
+                     "" if name == "sprofd" else verdict(our_jobs, job)))  # fmt: skip
     print(f"### {hz} Hz, {options.depth} frames, {options.pairs} pairs of {options.seconds} s\n")
-    table(["tool", "delivered Hz", "taken from the target, us per sample", "slowdown of the target, %", "CPU of the tool, us per sample",
-           "sprofd against it, us per sample"], rows)  # fmt: skip
+    table(["tool", "delivered Hz", "taken from the target, us per sample", "slowdown of the target, %", "CPU of the tool while it samples, us per sample",
+           "sprofd against it: taken, us per sample", "CPU of the whole job, ms", "sprofd against it: whole job, ms"], rows)  # fmt: skip
 
 
 def main():
