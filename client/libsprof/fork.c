@@ -174,8 +174,9 @@ static bool replace_table(struct sprof_table *table)
 	bool there = table->copy && mremap(table->copy, table->table_bytes, table->table_bytes,
 					   MREMAP_MAYMOVE | MREMAP_FIXED, place) == place;
 	table->copy = NULL;
-	if (!there)
-		mmap(place, table->table_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+	if (!there) /* should this fail as well, there is nothing left to do */
+		(void)mmap(place, table->table_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
+			   -1, 0);
 	return there;
 }
 

@@ -215,11 +215,12 @@ START_TEST(stacks_come_and_go_while_forking)
 END_TEST
 
 static int stop;
+static const uint64_t first[2] = {0, 5};
 
 /* Keeps each stack's barriers in step with its bounds, and counts in private memory what it did under the lock. */
 static void *load(void *argument)
 {
-	uint64_t k = (uintptr_t)argument;
+	uint64_t k = *(const uint64_t *)argument;
 	struct sprof_thread *own = sprof_thread_attach(table);
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
 		struct sprof_stack *stack = stacks[k++ % STACKS];
@@ -267,9 +268,8 @@ START_TEST(a_hundred_forks_under_load)
 	setup(0);
 	for (int i = 0; i < STACKS; i++)
 		sprof_barrier_clear(stacks[i]);
-	for (uintptr_t i = 0; i < 2; i++)
-		ck_assert_int_eq(pthread_create(&ids[i], NULL, load, (void *)(i * 5)),
-				 0); // NOLINT(performance-no-int-to-ptr)
+	for (int i = 0; i < 2; i++)
+		ck_assert_int_eq(pthread_create(&ids[i], NULL, load, (void *)&first[i]), 0);
 	for (int i = 0; i < FORKS; i++) {
 		pid_t child = fork();
 		if (child == 0) {

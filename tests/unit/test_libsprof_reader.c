@@ -56,8 +56,8 @@ static bool is_whole(const struct sprof_stack *copy, const struct sprof_barrier 
 	uint64_t k = copy->lo / STACK_BYTES - 1;
 	if (copy->hi != copy->lo + STACK_BYTES || copy->seq_begin != copy->seq_end)
 		return false;
-	if (copy->seq_end == 1) /* as added */
-		return copy->n == 0;
+	if (copy->n == 0) /* as added */
+		return copy->lo == STACK_BYTES;
 	if (copy->n != k % BARRIERS + 1)
 		return false;
 	for (uint32_t i = 0; i < copy->n; i++)
@@ -66,9 +66,9 @@ static bool is_whole(const struct sprof_stack *copy, const struct sprof_barrier 
 	return true;
 }
 
-static void *write_stacks(void *seed)
+static void *write_stacks(void *number)
 {
-	for (uint64_t k = (uintptr_t)seed; !__atomic_load_n(&stop, __ATOMIC_RELAXED); k += 7)
+	for (uint64_t k = *(const unsigned *)number; !__atomic_load_n(&stop, __ATOMIC_RELAXED); k += 7)
 		mutate(k % 100000);
 	return NULL;
 }
@@ -82,7 +82,7 @@ static int read_stacks(const struct table_source *source, uint64_t address)
 		return 3;
 	while ((accepted < WANTED || refused < WANTED) && now_ms() < until) {
 		struct sprof_stack copy;
-		struct sprof_barrier barriers[BARRIERS];
+		struct sprof_barrier barriers[BARRIERS] = {{0, 0}};
 		enum read_result result = read_stack(source, address, &header, 0, &copy, barriers, BARRIERS);
 		if (result == READ_UNREADABLE)
 			return 4;
@@ -96,12 +96,13 @@ static int read_stacks(const struct table_source *source, uint64_t address)
 	return accepted > 0 && refused > 0 ? 0 : 2;
 }
 
+static const unsigned numbers[] = {0, 1};
+
 static void with_writers(unsigned n, void *(*body)(void *), int (*reader)(void))
 {
-	pthread_t ids[4];
-	for (uintptr_t i = 0; i < n; i++)
-		ck_assert_int_eq(pthread_create(&ids[i], NULL, body, (void *)(i + 1)),
-				 0); // NOLINT(performance-no-int-to-ptr)
+	pthread_t ids[2];
+	for (unsigned i = 0; i < n; i++)
+		ck_assert_int_eq(pthread_create(&ids[i], NULL, body, (void *)&numbers[i]), 0);
 	int r = reader();
 	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
 	for (unsigned i = 0; i < n; i++)
@@ -279,9 +280,9 @@ static void *write_or_signal(void *which)
 	sigset_t set;
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
-	if ((uintptr_t)which == 1) /* the only thread that takes the signal */
+	if (*(const unsigned *)which == 0) /* the only thread that takes the signal */
 		pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-	return (uintptr_t)which == 1 ? write_thread(NULL) : send_signals(NULL);
+	return *(const unsigned *)which == 0 ? write_thread(NULL) : send_signals(NULL);
 }
 
 START_TEST(a_thread_that_handles_signals)

@@ -273,7 +273,6 @@ START_TEST(a_handler_in_the_middle_of_a_change)
 	struct sprof_table *table = open_table(64);
 	interrupted = sprof_thread_attach(table);
 	ck_assert_ptr_ne(signal(SIGUSR1, handler), SIG_ERR);
-	uint32_t seq = interrupted->seq;
 	uint32_t step = sprof_begin(interrupted);
 	ck_assert_int_eq(raise(SIGUSR1), 0);
 	for (int i = 0; i < 3; i++)
@@ -282,7 +281,7 @@ START_TEST(a_handler_in_the_middle_of_a_change)
 	sprof_end(interrupted, step);
 	ck_assert_uint_eq(interrupted->seq & 1, 0);
 	ck_assert_uint_gt(interrupted->seq, seq_in_handler[2]);
-	seq = interrupted->seq;
+	uint32_t seq = interrupted->seq;
 	ck_assert_int_eq(raise(SIGUSR1), 0);
 	ck_assert_uint_eq(seq_in_handler[1], seq + 1);
 	ck_assert_uint_eq(interrupted->seq, seq + 2);
