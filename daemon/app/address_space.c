@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 
@@ -9,6 +10,7 @@ enum {
 	MIN_INTERVAL_MS = 50,
 	MAX_INTERVAL_MS = 2000,
 	MAX_VERSIONS = 4096, /* a program that execs or remaps more often than that keeps the last one's names */
+	MAX_MIB = 16,        /* of snapshots, besides the newest */
 };
 
 void address_space_init(struct address_space *space)
@@ -91,6 +93,28 @@ uint32_t address_space_begin(struct address_space *space)
 	return current(space);
 }
 
+/* Its names stand behind its mappings, see maps_new. */
+static size_t bytes_of(const struct maps *maps)
+{
+	const char *last = maps->n ? maps->mappings[maps->n - 1].name : (const char *)(maps + 1);
+	return (size_t)(last - (const char *)maps) + (maps->n ? strlen(last) + 1 : 0);
+}
+
+/* A target may map anything, and again and again: what is oldest loses its names. */
+static void drop_oldest(struct address_space *space)
+{
+	size_t bytes = 0;
+	for (uint32_t i = current(space); i-- > 0;) {
+		if (!space->versions[i])
+			continue;
+		bytes += bytes_of(space->versions[i]);
+		if (bytes <= (size_t)MAX_MIB << 20)
+			continue;
+		maps_unref(space->versions[i]);
+		space->versions[i] = NULL;
+	}
+}
+
 static int replace(struct address_space *space, uint32_t version, struct maps *maps)
 {
 	int r = reserve(space, version);
@@ -100,6 +124,7 @@ static int replace(struct address_space *space, uint32_t version, struct maps *m
 	}
 	maps_unref(space->versions[version]);
 	space->versions[version] = maps;
+	drop_oldest(space);
 	return 0;
 }
 

@@ -15,7 +15,9 @@
 
 enum {
 	SETTLE_SECONDS = 2,
-	SILENT_TICKS = 5, /* USER_HZ */
+	SILENT_TICKS = 5,  /* USER_HZ */
+	MAPPINGS_REST = 9, /* times as long as reading them took */
+	LONGEST_REST_S = 2,
 };
 
 struct target_job {
@@ -31,6 +33,7 @@ struct target_job {
 	char cgroup[CGROUP_BYTES];
 	struct maps *maps;
 	uint32_t version;
+	uint64_t spent_ns; /* on reading the mappings */
 	struct arming *arming;
 	struct arming_baseline *baselines;
 	size_t n_baselines, threads;
@@ -408,12 +411,14 @@ static void work_mappings(void *context)
 {
 	struct target_job *job = context;
 	const struct target *target = job->target;
+	uint64_t begin_ns = clock_monotonic_ns();
 	proc_maps_read(target->pid, target->pipeline->files, &job->maps);
 	/* It may have executed a program by now whose addresses are no business of who attached it. */
 	if (!may_look_into(&target->owner, target->pid)) {
 		maps_unref(job->maps);
 		job->maps = NULL;
 	}
+	job->spent_ns = clock_monotonic_ns() - begin_ns;
 }
 
 static void done_mappings(struct target_job *job)
@@ -425,6 +430,13 @@ static void done_mappings(struct target_job *job)
 	}
 	pipeline_drain(job->target->pipeline); /* has it executed another program meanwhile? */
 	(void)address_space_update(&job->target->space, job->version, TAKE_PTR(job->maps), clock_monotonic_ns());
+	/* A target with very many mappings that never rest must not keep a thread busy. */
+	struct address_space *space = &job->target->space;
+	uint64_t rest_ns = MAPPINGS_REST * job->spent_ns;
+	uint64_t rested_ns =
+		clock_monotonic_ns() + (rest_ns < LONGEST_REST_S * NS_PER_S ? rest_ns : LONGEST_REST_S * NS_PER_S);
+	if (space->next_ns < rested_ns)
+		space->next_ns = rested_ns;
 	job_finish(job);
 }
 

@@ -12,7 +12,10 @@
 
 #include "base/cleanup.h"
 
-enum { MAX_EXECUTABLE_MAPPINGS = 65536 };
+enum {
+	MAX_EXECUTABLE_MAPPINGS = 65536,
+	MAX_FULL_NAMES_BYTES = 1024 * 1024, /* then files go by the last part of their names */
+};
 
 /* fs/proc/task_mmu.c escapes newlines in names as "\012" (and nothing else). */
 static void undo_escapes(char *name)
@@ -99,6 +102,7 @@ struct collection {
 	struct file_registry *files;
 	struct mapping *mappings;
 	size_t n, room;
+	size_t names_bytes;
 };
 
 static void release(struct collection *collection)
@@ -122,12 +126,16 @@ static int add_line(struct collection *collection, const struct proc_maps_line *
 		collection->mappings = grown;
 		collection->room = room;
 	}
+	const char *name = line->name[0] ? line->name : "//anon";
+	if (line->inode && collection->names_bytes > MAX_FULL_NAMES_BYTES && strrchr(name, '/'))
+		name = strrchr(name, '/') + 1;
+	collection->names_bytes += strlen(name) + 1;
 	struct mapping mapping = {
 		.start = line->start,
 		.end = line->end,
 		.file_offset = line->inode ? line->offset : 0,
 		.kind = kind_of(line),
-		.name = strdup(line->name[0] ? line->name : "//anon"),
+		.name = strdup(name),
 	};
 	if (!mapping.name)
 		return -ENOMEM;

@@ -219,6 +219,42 @@ START_TEST(growth_is_bounded)
 }
 END_TEST
 
+static struct maps *many_maps(uint64_t start)
+{
+	enum { N = 20000 };
+	struct mapping *mappings = calloc(N, sizeof(*mappings));
+	for (size_t i = 0; i < N; i++)
+		mappings[i] = (struct mapping){.start = start + i * 10,
+					       .end = start + i * 10 + 9,
+					       .kind = MAPPING_FILE,
+					       .name = "a rather long name of a file"};
+	struct maps *maps;
+	ck_assert_int_eq(maps_new(mappings, N, 0, &maps), 0);
+	free(mappings);
+	return maps;
+}
+
+START_TEST(memory_is_bounded)
+{
+	attach("a");
+	note(1, 10);
+	address_space_update(&space, address_space_begin(&space), many_maps(1), 0);
+	for (uint64_t i = 2; i < 200; i++) /* each contradicts the one before */
+		ck_assert_int_eq(address_space_update(&space, address_space_begin(&space), many_maps(i % 2 ? 1 : 5), 0),
+				 0);
+	size_t held = 0;
+	for (uint32_t i = 0; i < space.n; i++)
+		held += space.versions[i] != NULL;
+	ck_assert_uint_gt(space.n, 190);
+	ck_assert_uint_ge(held, 4);
+	ck_assert_uint_le(held, 20); /* of 1.5 MB and more each */
+	ck_assert_str_ne(name_at(space.n - 1, 15), "");
+	ck_assert_str_ne(name_at(space.n - 2, 15), "");
+	ck_assert_str_eq(name_at(1, 15), "");
+	address_space_free(&space);
+}
+END_TEST
+
 START_TEST(a_snapshot_outlives_the_space)
 {
 	attach("a");
@@ -245,4 +281,5 @@ CHECK_MAIN("address_space", 60, a_library_that_comes_is_merged, a_contradiction_
 	   a_snapshot_from_beyond_an_exec_names_nothing_of_the_old_program, an_exec_opens_a_version_at_once,
 	   an_exec_is_told_apart_even_when_nothing_was_ever_read,
 	   a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program, intervals_grow_while_nothing_is_new,
-	   an_unknown_address_asks_when_mappings_have_changed, growth_is_bounded, a_snapshot_outlives_the_space)
+	   an_unknown_address_asks_when_mappings_have_changed, growth_is_bounded, memory_is_bounded,
+	   a_snapshot_outlives_the_space)
