@@ -41,7 +41,12 @@ check() {
 }
 
 sources() { git ls-files --cached --others --exclude-standard -- "$@" 2>/dev/null || find bpf client daemon tests -name '*.[ch]'; }
-check_format() { sources '*.c' '*.h' | xargs -r clang-format --dry-run -Werror; }
+check_format() { # names the files; what clang-format would change is for `clang-format -i` to show
+	local wrong
+	wrong=$(sources '*.c' '*.h' | xargs -r clang-format --dry-run 2>&1 | sed -n 's/^\([^:]*\):[0-9]*:[0-9]*: .*/\1/p' | sort -u)
+	[ -z "$wrong" ] || printf '%s\n' "run clang-format -i on:" "$wrong"
+	[ -z "$wrong" ]
+}
 build() { # PRESET FOLDER
 	cmake --preset "$1" -B "$2" >"$logs/configure" 2>&1 || {
 		cat "$logs/configure"
