@@ -83,5 +83,5 @@ struct pt_regs___kernel {
 
 #pragma clang attribute pop
 
-enum { TASK_PF_KTHREAD = 0x00200000 };              /* PF_KTHREAD */
+enum { TASK_PF_KTHREAD = 0x00200000 };      /* PF_KTHREAD */
 #define INIT_PID_NAMESPACE_INUM 0xEFFFFFFCu /* PROC_PID_INIT_INO */

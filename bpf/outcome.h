@@ -6,19 +6,24 @@
  *                                     USER counted by the daemon, for a record it has read
  * CAPTURED is the BPF program's word for "a record left"; the daemon then gives each record its own outcome, SAMPLE or a
  * loss. So: entries == sum of the BPF losses + CAPTURED, and CAPTURED == SAMPLE + sum of the USER losses + in flight. */
-#define OUTCOME_TABLE(X)                                                                                                    \
-	X(CAPTURED, captured, BPF, "written to the ring buffer")                                                            \
-	X(RING_FULL, ring_full, BPF, "the ring buffer was full: the daemon could not keep up")                              \
-	X(NO_SCRATCH, no_scratch, BPF, "the kernel gave the BPF program no scratch memory")                                 \
-	X(NOT_CURRENT_RATE, not_current_rate, BPF, "from the event of the other rate while a rate changes: counted by its twin") \
-	X(DUPLICATE_EVENT, duplicate_event, BPF, "a second event on a thread that was born while it was armed: counted by the first") \
-	X(CLAIM_TABLE_FULL, claim_table_full, BPF, "too many threads were born while being armed to tell doubles apart")    \
-	X(UNKNOWN_TARGET, unknown_target, BPF, "from an event whose target is gone")                                        \
-	X(SAMPLE, sample, USER, "in the profile")                                                                           \
-	X(MALFORMED_RECORD, malformed_record, USER, "a record that makes no sense")                                         \
-	X(STORE_FULL, store_full, USER, "the memory budget for profiles is spent")                                          \
-	X(AGED_OUT, aged_out, USER, "was in the profile, and left it when its memory budget was spent")                    
+/* clang-format off: a row a line */
+#define OUTCOME_TABLE(X)                                                                       \
+	X(CAPTURED, captured, BPF, "written to the ring buffer")                               \
+	X(RING_FULL, ring_full, BPF, "the ring buffer was full: the daemon could not keep up") \
+	X(NO_SCRATCH, no_scratch, BPF, "the kernel gave the BPF program no scratch memory")    \
+	X(NOT_CURRENT_RATE, not_current_rate, BPF,                                             \
+	  "from the event of the other rate while a rate changes: counted by its twin")        \
+	X(DUPLICATE_EVENT, duplicate_event, BPF,                                               \
+	  "a second event on a thread that was born while it was armed: counted by the first") \
+	X(CLAIM_TABLE_FULL, claim_table_full, BPF,                                             \
+	  "too many threads were born while being armed to tell doubles apart")                \
+	X(UNKNOWN_TARGET, unknown_target, BPF, "from an event whose target is gone")           \
+	X(SAMPLE, sample, USER, "in the profile")                                              \
+	X(MALFORMED_RECORD, malformed_record, USER, "a record that makes no sense")            \
+	X(STORE_FULL, store_full, USER, "the memory budget for profiles is spent")             \
+	X(AGED_OUT, aged_out, USER, "was in the profile, and left it when its memory budget was spent")
 
+/* clang-format on */
 enum outcome {
 #define OUTCOME_ENUM(NAME, name, where, text) OUTCOME_##NAME,
 	OUTCOME_TABLE(OUTCOME_ENUM)
@@ -27,15 +32,19 @@ enum outcome {
 };
 
 /* Why the user part of a stack ends where it does. Each sample has exactly one. X(NAME, name, complete, text) */
-#define STACK_END_TABLE(X)                                                                                                  \
-	X(NONE, none, 1, "no user stack: a thread of the kernel, or one that is exiting")                                   \
-	X(ROOT, root, 1, "the frame pointer was zero: where the chain ends, in code that keeps frame pointers")                                                           \
-	X(BAD_FRAME_POINTER, bad_frame_pointer, 0, "the frame pointer left the stack: code built without frame pointers")   \
-	X(BAD_RETURN_ADDRESS, bad_return_address, 0, "a return address is not in executable memory: code built without frame pointers") \
-	X(COMPAT, compat, 0, "32-bit code: only the sampled address is known")                                              \
-	X(UNREADABLE, unreadable, 0, "stack memory could not be read at the moment of the sample")                          \
+/* clang-format off: a row a line */
+#define STACK_END_TABLE(X)                                                                                      \
+	X(NONE, none, 1, "no user stack: a thread of the kernel, or one that is exiting")                       \
+	X(ROOT, root, 1, "the frame pointer was zero: where the chain ends, in code that keeps frame pointers") \
+	X(BAD_FRAME_POINTER, bad_frame_pointer, 0,                                                              \
+	  "the frame pointer left the stack: code built without frame pointers")                                \
+	X(BAD_RETURN_ADDRESS, bad_return_address, 0,                                                            \
+	  "a return address is not in executable memory: code built without frame pointers")                    \
+	X(COMPAT, compat, 0, "32-bit code: only the sampled address is known")                                  \
+	X(UNREADABLE, unreadable, 0, "stack memory could not be read at the moment of the sample")              \
 	X(TOO_DEEP, too_deep, 0, "deeper than the record holds")
 
+/* clang-format on */
 enum stack_end {
 #define STACK_END_ENUM(NAME, name, complete, text) STACK_END_##NAME,
 	STACK_END_TABLE(STACK_END_ENUM)

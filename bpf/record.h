@@ -34,11 +34,11 @@ struct record {
 	__u32 cpu;
 	__u64 time_ns;         /* bpf_ktime_get_ns */
 	__u64 thread_start_ns; /* task->start_boottime: with tid, the thread's identity */
-	__u64 task;            /* goes on under another identity when a thread other than the leader executes a program */
-	__u64 runtime_ns;      /* CPU time of the thread so far */
-	__u64 exec_id;         /* task->self_exec_id: another value is another program */
-	__u32 exec_pages;      /* mm->exec_vm: changes when executable mappings do */
-	__u32 map_count;       /* mm->map_count */
+	__u64 task;       /* goes on under another identity when a thread other than the leader executes a program */
+	__u64 runtime_ns; /* CPU time of the thread so far */
+	__u64 exec_id;    /* task->self_exec_id: another value is another program */
+	__u32 exec_pages; /* mm->exec_vm: changes when executable mappings do */
+	__u32 map_count;  /* mm->map_count */
 	char comm[RECORD_COMM_BYTES];
 	__u16 n_kernel, n_user; /* frames */
 	__u8 user_end;          /* enum stack_end */

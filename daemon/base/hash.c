@@ -13,7 +13,7 @@ static void draw_seed(void)
 {
 	if (getrandom(&seed_value, sizeof(seed_value), GRND_NONBLOCK) != sizeof(seed_value))
 		seed_value =
-		    clock_realtime_ns() ^ (uint64_t)(uintptr_t)&seed_value; /* early boot: better than a constant */
+			clock_realtime_ns() ^ (uint64_t)(uintptr_t)&seed_value; /* early boot: better than a constant */
 }
 
 uint64_t hash_seed(void)

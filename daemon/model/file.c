@@ -59,11 +59,11 @@ static int identify(int fd, struct file_identity *ret)
 	if (!S_ISREG(st.st_mode))
 		return -EINVAL;
 	*ret = (struct file_identity){
-	    .device = st.st_dev,
-	    .inode = st.st_ino,
-	    .size_bytes = (uint64_t)st.st_size,
-	    .mtime_ns = (int64_t)st.st_mtim.tv_sec * (int64_t)NS_PER_S + st.st_mtim.tv_nsec,
-	    .ctime_ns = (int64_t)st.st_ctim.tv_sec * (int64_t)NS_PER_S + st.st_ctim.tv_nsec,
+		.device = st.st_dev,
+		.inode = st.st_ino,
+		.size_bytes = (uint64_t)st.st_size,
+		.mtime_ns = (int64_t)st.st_mtim.tv_sec * (int64_t)NS_PER_S + st.st_mtim.tv_nsec,
+		.ctime_ns = (int64_t)st.st_ctim.tv_sec * (int64_t)NS_PER_S + st.st_ctim.tv_nsec,
 	};
 	return 0;
 }

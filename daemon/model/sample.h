@@ -16,5 +16,5 @@ struct sample {
 	uint16_t n_kernel, n_user; /* frames */
 	const uint64_t *kernel;    /* leaf first: [0] is the sampled pc, the others are return addresses */
 	const uint64_t
-	    *user; /* leaf first: [0] is the interrupted pc (return addresses after it), after any kernel frames */
+		*user; /* leaf first: [0] is the interrupted pc (return addresses after it), after any kernel frames */
 };

@@ -58,16 +58,16 @@ static inline void maker_make(struct maker *maker, const struct maker_symbol *sy
 	memset(maker->bytes, 0, sizeof(maker->bytes));
 	Elf64_Ehdr *header = maker_header(maker);
 	*header = (Elf64_Ehdr){
-	    .e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
-	    .e_type = ET_DYN,
-	    .e_machine = EM_X86_64,
-	    .e_version = EV_CURRENT,
-	    .e_phoff = sizeof(Elf64_Ehdr),
-	    .e_ehsize = sizeof(Elf64_Ehdr),
-	    .e_phentsize = sizeof(Elf64_Phdr),
-	    .e_phnum = 2,
-	    .e_shentsize = sizeof(Elf64_Shdr),
-	    .e_shnum = MAKER_SECTIONS,
+		.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
+		.e_type = ET_DYN,
+		.e_machine = EM_X86_64,
+		.e_version = EV_CURRENT,
+		.e_phoff = sizeof(Elf64_Ehdr),
+		.e_ehsize = sizeof(Elf64_Ehdr),
+		.e_phentsize = sizeof(Elf64_Phdr),
+		.e_phnum = 2,
+		.e_shentsize = sizeof(Elf64_Shdr),
+		.e_shnum = MAKER_SECTIONS,
 	};
 	maker_segments(maker)[0] = (Elf64_Phdr){.p_type = PT_LOAD,
 						.p_flags = PF_R | PF_X,
@@ -82,11 +82,11 @@ static inline void maker_make(struct maker *maker, const struct maker_symbol *sy
 	size_t used = 1;
 	for (size_t i = 0; i < n_symbols; i++) {
 		Elf64_Sym symbol = {
-		    .st_name = (Elf64_Word)used,
-		    .st_info = (unsigned char)ELF64_ST_INFO(symbols[i].binding, symbols[i].type),
-		    .st_shndx = MAKER_TEXT_SECTION,
-		    .st_value = MAKER_ADDRESS + symbols[i].offset,
-		    .st_size = symbols[i].bytes,
+			.st_name = (Elf64_Word)used,
+			.st_info = (unsigned char)ELF64_ST_INFO(symbols[i].binding, symbols[i].type),
+			.st_shndx = MAKER_TEXT_SECTION,
+			.st_value = MAKER_ADDRESS + symbols[i].offset,
+			.st_size = symbols[i].bytes,
 		};
 		memcpy(maker->bytes + symtab + (i + 1) * sizeof(symbol), &symbol, sizeof(symbol));
 		memcpy(maker->bytes + strtab + used, symbols[i].name, strlen(symbols[i].name) + 1);

@@ -20,7 +20,7 @@ static ssize_t receive(int *ret_fd)
 	} control;
 	struct iovec data = {.iov_base = packet, .iov_len = sizeof(packet)};
 	struct msghdr message = {
-	    .msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+		.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(READER_SOCKET_FD, &message, 0);
 	*ret_fd = -1;
 	const struct cmsghdr *header = CMSG_FIRSTHDR(&message);

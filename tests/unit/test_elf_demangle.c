@@ -47,7 +47,7 @@ END_TEST
 START_TEST(others_stay)
 {
 	static const char *const names[] = {
-	    "", "main", "_", "_Z", "_R", "_D", "_start", "__libc_start_main", "_Zzzz", "_DYNAMIC", "_Rust"};
+		"", "main", "_", "_Z", "_R", "_D", "_start", "__libc_start_main", "_Zzzz", "_DYNAMIC", "_Rust"};
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
 		ck_assert_msg(!demangle(names[i], out, sizeof(out)), "%s -> %s", names[i], out);
 }

@@ -44,10 +44,10 @@ static void expect(const struct image *image, uint64_t offset, const char *name)
 START_TEST(innermost_sized_symbol_wins)
 {
 	static const struct maker_symbol symbols[] = {
-	    {0x100, 0x100, STB_GLOBAL, STT_FUNC, "outer"},
-	    {0x120, 0x10, STB_LOCAL, STT_FUNC, "inner"},
-	    {0x180, 0x100, STB_LOCAL, STT_FUNC, "overlaps"},
-	    {0x400, 8, STB_GLOBAL, STT_OBJECT, "data"},
+		{0x100, 0x100, STB_GLOBAL, STT_FUNC, "outer"},
+		{0x120, 0x10, STB_LOCAL, STT_FUNC, "inner"},
+		{0x180, 0x100, STB_LOCAL, STT_FUNC, "overlaps"},
+		{0x400, 8, STB_GLOBAL, STT_OBJECT, "data"},
 	};
 	maker_make(&made, symbols, 4);
 	struct image *image = open_made();
@@ -70,12 +70,12 @@ END_TEST
 START_TEST(one_start_many_names)
 {
 	static const struct maker_symbol symbols[] = {
-	    {0x10, 16, STB_LOCAL, STT_FUNC, "a_local"},   {0x10, 16, STB_WEAK, STT_FUNC, "a_weak"},
-	    {0x10, 16, STB_GLOBAL, STT_FUNC, "__global"}, {0x10, 16, STB_GLOBAL, STT_FUNC, "_global"},
-	    {0x10, 16, STB_GLOBAL, STT_FUNC, "global_b"}, {0x10, 16, STB_GLOBAL, STT_FUNC, "global_a"},
-	    {0x40, 16, STB_WEAK, STT_FUNC, "weak"},       {0x40, 16, STB_LOCAL, STT_FUNC, "local"},
-	    {0x60, 32, STB_GLOBAL, STT_FUNC, "long_one"}, {0x60, 8, STB_GLOBAL, STT_GNU_IFUNC, "short_one"},
-	    {0x90, 16, STB_GLOBAL, STT_FUNC, "f@@V_2"},
+		{0x10, 16, STB_LOCAL, STT_FUNC, "a_local"},   {0x10, 16, STB_WEAK, STT_FUNC, "a_weak"},
+		{0x10, 16, STB_GLOBAL, STT_FUNC, "__global"}, {0x10, 16, STB_GLOBAL, STT_FUNC, "_global"},
+		{0x10, 16, STB_GLOBAL, STT_FUNC, "global_b"}, {0x10, 16, STB_GLOBAL, STT_FUNC, "global_a"},
+		{0x40, 16, STB_WEAK, STT_FUNC, "weak"},       {0x40, 16, STB_LOCAL, STT_FUNC, "local"},
+		{0x60, 32, STB_GLOBAL, STT_FUNC, "long_one"}, {0x60, 8, STB_GLOBAL, STT_GNU_IFUNC, "short_one"},
+		{0x90, 16, STB_GLOBAL, STT_FUNC, "f@@V_2"},
 	};
 	maker_make(&made, symbols, sizeof(symbols) / sizeof(symbols[0]));
 	struct image *image = open_made();
@@ -92,10 +92,10 @@ END_TEST
 START_TEST(symbols_without_size)
 {
 	static const struct maker_symbol symbols[] = {
-	    {0x00, 0, STB_GLOBAL, STT_NOTYPE, "_start"},    {0x20, 0x20, STB_GLOBAL, STT_FUNC, "main"},
-	    {0x30, 0, STB_LOCAL, STT_NOTYPE, "label"},      {0x50, 0, STB_LOCAL, STT_FUNC, "local_asm"},
-	    {0x50, 0, STB_GLOBAL, STT_NOTYPE, "asm_entry"}, {0x60, 0, STB_LOCAL, STT_NOTYPE, ".Lloop"},
-	    {0x20, 0, STB_GLOBAL, STT_NOTYPE, "main_too"},
+		{0x00, 0, STB_GLOBAL, STT_NOTYPE, "_start"},    {0x20, 0x20, STB_GLOBAL, STT_FUNC, "main"},
+		{0x30, 0, STB_LOCAL, STT_NOTYPE, "label"},      {0x50, 0, STB_LOCAL, STT_FUNC, "local_asm"},
+		{0x50, 0, STB_GLOBAL, STT_NOTYPE, "asm_entry"}, {0x60, 0, STB_LOCAL, STT_NOTYPE, ".Lloop"},
+		{0x20, 0, STB_GLOBAL, STT_NOTYPE, "main_too"},
 	};
 	maker_make(&made, symbols, sizeof(symbols) / sizeof(symbols[0]));
 	struct image *image = open_made();
@@ -114,9 +114,9 @@ END_TEST
 START_TEST(names_are_made_printable)
 {
 	static const struct maker_symbol symbols[] = {
-	    {0x00, 16, STB_GLOBAL, STT_FUNC, "bell\a\xff\xc3."},
-	    {0x10, 16, STB_GLOBAL, STT_FUNC, "gr\xc3\xbc\xc3\x9f"},
-	    {0x20, 16, STB_GLOBAL, STT_FUNC, "_ZN5outer5innerEi"},
+		{0x00, 16, STB_GLOBAL, STT_FUNC, "bell\a\xff\xc3."},
+		{0x10, 16, STB_GLOBAL, STT_FUNC, "gr\xc3\xbc\xc3\x9f"},
+		{0x20, 16, STB_GLOBAL, STT_FUNC, "_ZN5outer5innerEi"},
 	};
 	maker_make(&made, symbols, 3);
 	struct image *image = open_made();
@@ -147,9 +147,9 @@ static const struct maker_symbol plain[] = {{0, 16, STB_GLOBAL, STT_FUNC, "plain
 START_TEST(hostile_sizes)
 {
 	const struct maker_symbol symbols[] = {
-	    {0x10, UINT64_MAX, STB_GLOBAL, STT_FUNC, "endless"},
-	    {UINT64_MAX - MAKER_ADDRESS, 16, STB_GLOBAL, STT_FUNC, "wraps"},
-	    {0x100, UINT64_MAX - MAKER_ADDRESS - 0x100, STB_GLOBAL, STT_FUNC, "to_the_end"},
+		{0x10, UINT64_MAX, STB_GLOBAL, STT_FUNC, "endless"},
+		{UINT64_MAX - MAKER_ADDRESS, 16, STB_GLOBAL, STT_FUNC, "wraps"},
+		{0x100, UINT64_MAX - MAKER_ADDRESS - 0x100, STB_GLOBAL, STT_FUNC, "to_the_end"},
 	};
 	maker_make(&made, symbols, 3);
 	struct image *image = open_made();

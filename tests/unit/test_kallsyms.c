@@ -69,7 +69,7 @@ END_TEST
 START_TEST(restricted)
 {
 	struct kallsyms *kallsyms =
-	    read_text("0000000000000000 T _text\n0000000000000000 t local\n0000000000000000 t in\t[ext4]\n");
+		read_text("0000000000000000 T _text\n0000000000000000 t local\n0000000000000000 t in\t[ext4]\n");
 	ck_assert(kallsyms_restricted(kallsyms));
 	expect(kallsyms, 0xffffffff81000000, NULL, NULL);
 	kallsyms_free(kallsyms);
