@@ -6,7 +6,6 @@
  *                                     USER counted by the daemon, for a record it has read
  * CAPTURED is the BPF program's word for "a record left"; the daemon then gives each record its own outcome, SAMPLE or a
  * loss. So: entries == sum of the BPF losses + CAPTURED, and CAPTURED == SAMPLE + sum of the USER losses + in flight. */
-/* clang-format off: a row a line */
 #define OUTCOME_TABLE(X)                                                                       \
 	X(CAPTURED, captured, BPF, "written to the ring buffer")                               \
 	X(RING_FULL, ring_full, BPF, "the ring buffer was full: the daemon could not keep up") \
@@ -23,7 +22,6 @@
 	X(STORE_FULL, store_full, USER, "the memory budget for profiles is spent")             \
 	X(AGED_OUT, aged_out, USER, "was in the profile, and left it when its memory budget was spent")
 
-/* clang-format on */
 enum outcome {
 #define OUTCOME_ENUM(NAME, name, where, text) OUTCOME_##NAME,
 	OUTCOME_TABLE(OUTCOME_ENUM)
@@ -32,7 +30,6 @@ enum outcome {
 };
 
 /* Why the user part of a stack ends where it does. Each sample has exactly one. X(NAME, name, complete, text) */
-/* clang-format off: a row a line */
 #define STACK_END_TABLE(X)                                                                                      \
 	X(NONE, none, 1, "no user stack: a thread of the kernel, or one that is exiting")                       \
 	X(ROOT, root, 1, "the frame pointer was zero: where the chain ends, in code that keeps frame pointers") \
@@ -44,7 +41,6 @@ enum outcome {
 	X(UNREADABLE, unreadable, 0, "stack memory could not be read at the moment of the sample")              \
 	X(TOO_DEEP, too_deep, 0, "deeper than the record holds")
 
-/* clang-format on */
 enum stack_end {
 #define STACK_END_ENUM(NAME, name, complete, text) STACK_END_##NAME,
 	STACK_END_TABLE(STACK_END_ENUM)
