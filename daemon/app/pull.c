@@ -195,8 +195,8 @@ static void comment_stacks(const struct pull *pull, struct profile *profile, uin
 			profile_comment(profile, "stacks ended %s %lu: %s", report_stack_end_name(end), ends[end],
 					report_stack_end_text(end));
 	if (cut)
-		profile_comment(profile, "stacks cut %s %lu: %s", report_stack_end_name(STACK_END_BAD_RETURN_ADDRESS), cut,
-				report_stack_end_text(STACK_END_BAD_RETURN_ADDRESS));
+		profile_comment(profile, "stacks cut %s %lu: %s", report_stack_end_name(STACK_END_BAD_RETURN_ADDRESS),
+				cut, report_stack_end_text(STACK_END_BAD_RETURN_ADDRESS));
 }
 
 static void describe(const struct pull *pull, struct profile *profile, uint64_t cut)
