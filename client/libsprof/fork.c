@@ -130,8 +130,8 @@ static void fill_copy(struct sprof_table *table)
 static void make_copy(struct sprof_table *table)
 {
 	int error = 0;
-	table->copy = table_map(table->table_bytes, &error);
-	table->copy_private = error < 0 || table->publish_error < 0;
+	table->copy = table_map(table->table_bytes, table->publish_error < 0, &error);
+	table->copy_private = error < 0;
 	if (!table->copy)
 		return;
 	fill_copy(table);

@@ -61,8 +61,8 @@ static inline void count(uint64_t *counter)
 #define fork_unregister  sprof_internal_fork_unregister
 
 /* Shared, sealed, named memory of that size, zeroed, that a forked child does not get; or private memory, *ret_publish_error saying
- * why. NULL: there is no memory. */
-void *table_map(size_t bytes, int *ret_publish_error);
+ * why (-ECANCELED: it was asked for). NULL: there is no memory. */
+void *table_map(size_t bytes, bool private, int *ret_publish_error);
 void table_unmap(void *memory, size_t bytes);
 /* Makes all pages resident, locked if that can be had: 0, or -errno of locking. */
 int table_lock_pages(void *memory, size_t bytes);

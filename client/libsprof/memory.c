@@ -53,10 +53,10 @@ static int map_shared(size_t bytes, void **ret_memory)
 	return r;
 }
 
-void *table_map(size_t bytes, int *ret_publish_error)
+void *table_map(size_t bytes, bool private, int *ret_publish_error)
 {
 	void *memory = NULL;
-	int r = map_shared(bytes, &memory);
+	int r = private ? -ECANCELED : map_shared(bytes, &memory);
 	*ret_publish_error = r;
 	if (r == 0)
 		return memory;

@@ -33,7 +33,8 @@ static int lay_out(const struct sprof_options *given, struct layout *ret)
 			   .barriers = option(o->barriers, DEFAULT_BARRIERS),
 			   .ranges = option(o->ranges, SPROF_MAX_RANGES)};
 	if (l.threads > SPROF_MAX_THREADS || l.stacks > SPROF_MAX_STACKS || l.barriers > SPROF_MAX_BARRIERS ||
-	    l.ranges > SPROF_MAX_RANGES || (o->flags & ~(SPROF_OPEN_NO_LOCK | SPROF_OPEN_NO_ATFORK)))
+	    l.ranges > SPROF_MAX_RANGES ||
+	    (o->flags & ~(SPROF_OPEN_NO_LOCK | SPROF_OPEN_NO_ATFORK | SPROF_OPEN_PRIVATE)))
 		return -EINVAL;
 	l.off_range = sizeof(struct sprof_header);
 	l.off_thread = PAGE;
@@ -111,7 +112,8 @@ static int table_new(const struct sprof_options *options, struct sprof_table **r
 	struct sprof_table *table = handle_new(&l);
 	if (!table)
 		return -ENOMEM;
-	void *memory = table_map(l.total, &table->publish_error);
+	bool private = options && options->flags & SPROF_OPEN_PRIVATE;
+	void *memory = table_map(l.total, private, &table->publish_error);
 	if (!memory) {
 		munmap(table, table->handle_bytes);
 		return -ENOMEM;

@@ -32,6 +32,8 @@ static const char *publish_text(int error)
 		return "not published: memfd_create or sealing is denied; allow memfd_create, ftruncate and "
 		       "fcntl(F_ADD_SEALS) in the "
 		       "program's seccomp filter";
+	case -ECANCELED:
+		return "not published, as the program asked";
 	case -EMFILE:
 	case -ENFILE:
 		return "not published: no file descriptor was free; raise RLIMIT_NOFILE or open the table earlier";

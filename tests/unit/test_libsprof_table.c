@@ -239,6 +239,19 @@ static void expect_private(int error, const char *text)
 	sprof_close(table);
 }
 
+START_TEST(private_on_demand)
+{
+	struct sprof_table *table = open_table((struct sprof_options){.flags = SPROF_OPEN_PRIVATE});
+	char line[512];
+	ck_assert(find_mapping(sprof_table_address(table), line, sizeof(line)));
+	ck_assert_ptr_null(strstr(line, "SPROF_BLT"));
+	ck_assert_int_eq(status_of(table).publish_error, -ECANCELED);
+	ck_assert_ptr_nonnull(strstr(sprof_status_text(table), "as the program asked"));
+	use(table);
+	sprof_close(table);
+}
+END_TEST
+
 static void deny(int syscall_number, int error)
 {
 	scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
@@ -376,5 +389,5 @@ END_TEST
 #endif
 CHECK_MAIN("libsprof_table", 20, an_open_table_describes_itself, readers_find_it_by_its_name, nobody_can_shrink_it,
 	   no_file_descriptor_stays_open, options_are_bounded, one_table_a_process,
-	   without_a_table_everything_is_nothing, memfd_denied, size_denied, file_size_limited, no_descriptor_free,
-	   DENIED a_status_of_an_older_caller, ranges)
+	   without_a_table_everything_is_nothing, private_on_demand, memfd_denied, size_denied, file_size_limited,
+	   no_descriptor_free, DENIED a_status_of_an_older_caller, ranges)

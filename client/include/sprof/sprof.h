@@ -29,6 +29,7 @@ struct sprof_table; /* an open table; one in a process */
 
 #define SPROF_OPEN_NO_LOCK   1u /* do not mlock */
 #define SPROF_OPEN_NO_ATFORK 2u /* the caller calls sprof_fork_* itself */
+#define SPROF_OPEN_PRIVATE   4u /* in private memory: nobody is to see it */
 
 /* Zero-initialize and set size; 0 in a field is its default. */
 struct sprof_options {
