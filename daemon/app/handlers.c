@@ -1,10 +1,12 @@
 #include "app/handlers.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "app/attach.h"
 #include "app/pipeline.h"
 #include "app/pull.h"
 #include "app/report.h"
@@ -56,7 +58,7 @@ static void handle_attach(void *context, struct serve_reply *reply, const Sprof_
 		.frequency_hz = message->frequency_hz ? message->frequency_hz : pipeline->settings->frequency_hz,
 		.requester = requester_of(pipeline, reply),
 	};
-	pipeline_attach(pipeline, &request, reply_changed, reply);
+	attach_process(pipeline, &request, reply_changed, reply);
 }
 
 /* The live target that this peer may change. */
@@ -65,9 +67,14 @@ static struct target *live_target(struct pipeline *pipeline, struct serve_reply 
 	struct error err;
 	struct requester requester = requester_of(pipeline, reply);
 	struct target *target = pipeline_target_for(pipeline, (pid_t)pid, &requester, &err);
-	if (target && !target->ending)
+	if (target && !target->ending && pipeline_may_change(target, &requester))
 		return target;
-	if (target)
+	if (target && !target->ending)
+		error_set(&err, EPERM,
+			  "process %d was attached by an administrator: its profile is yours to pull, not its sampling "
+			  "to change",
+			  pid);
+	else if (target)
 		error_set(&err, ESRCH, "process %d is not sampled any more (%s); its profile can still be pulled", pid,
 			  target->state == SPROF__CONTROL__TARGET_STATE__TARGET_DETACHED ? "detached"
 											 : "it has exited");
@@ -79,12 +86,13 @@ static void handle_rate(void *context, struct serve_reply *reply, uint32_t pid, 
 {
 	struct pipeline *pipeline = context;
 	struct error err;
+	uint32_t max_hz = pipeline_max_frequency();
 	struct target *target = live_target(pipeline, reply, pid);
 	if (!target)
 		return;
-	if (frequency_hz == 0 || frequency_hz > pipeline->max_frequency_hz) {
+	if (frequency_hz == 0 || frequency_hz > max_hz) {
 		error_set(&err, ERANGE, "the frequency is 1 to %u Hz (kernel.perf_event_max_sample_rate), not %u",
-			  pipeline->max_frequency_hz, frequency_hz);
+			  max_hz, frequency_hz);
 		serve_reply_error(reply, &err);
 		return;
 	}
@@ -95,7 +103,7 @@ static void handle_detach(void *context, struct serve_reply *reply, uint32_t pid
 {
 	struct target *target = live_target(context, reply, pid);
 	if (target) {
-		target->ephemeral = false; /* what was sampled until now stays pullable */
+		pipeline_keep(target); /* what was sampled until now stays pullable */
 		target_end(target, SPROF__CONTROL__TARGET_STATE__TARGET_DETACHED, reply_changed, reply);
 	}
 }
@@ -135,7 +143,7 @@ static void report_start(struct pipeline *pipeline, struct serve_reply *reply, v
 		if (!pipeline_may_touch(target, &report->requester))
 			continue;
 		report->pending++;
-		target_settle(target, report_part, report);
+		target_settle(target, SETTLE_COUNTS, report_part, report);
 	}
 	report_part(report, NULL, NULL);
 }
@@ -205,9 +213,18 @@ static void handle_target(void *context, struct serve_reply *reply, uint32_t pid
 	struct requester requester = requester_of(context, reply);
 	struct target *target = pipeline_target_for(context, (pid_t)pid, &requester, &err);
 	if (target)
-		target_settle(target, settled_target, reply);
+		target_settle(target, SETTLE_COUNTS, settled_target, reply);
 	else
 		serve_reply_error(reply, &err);
+}
+
+/* A line of the index. The process chose its name: it must not drive the terminal of who reads it. */
+static void print_target(FILE *file, const struct target *target)
+{
+	fprintf(file, "%d ", target->pid);
+	for (const char *c = target->process.comm; *c; c++)
+		fputc(isprint((unsigned char)*c) ? *c : '?', file);
+	fprintf(file, ": /debug/pprof/profile?pid=%d\n", target->pid);
 }
 
 static void handle_index(void *context, struct serve_reply *reply)
@@ -227,8 +244,7 @@ static void handle_index(void *context, struct serve_reply *reply)
 		      "profile?pid=N             all that is retained of an attached process\n\nprocesses:\n");
 	for (const struct target *target = pipeline->targets; target; target = target->next)
 		if (pipeline_may_touch(target, &requester))
-			fprintf(file, "%d %s: /debug/pprof/profile?pid=%d\n", target->pid, target->process.comm,
-				target->pid);
+			print_target(file, target);
 	if (fclose(file) == 0)
 		serve_reply_bytes(reply, "text/plain; charset=utf-8", NULL, (uint8_t *)text, bytes);
 	else

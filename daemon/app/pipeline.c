@@ -24,7 +24,8 @@ enum {
 	READER_TIMEOUT_MS = 5000,
 	CLIENT_IDLE_SECONDS = 30,
 	ENDING_SECONDS = 2,
-	MAX_TARGETS_OF_A_USER = 32, /* of those who are no administrators */
+	ENDED_BUDGET_MIB = 256,    /* of the profiles of all ended targets */
+	WINDOWS_BUDGET_MIB = 1024, /* of the samples of all pulls that are under way */
 };
 
 /* --- records --- */
@@ -57,9 +58,17 @@ static void on_drain(evutil_socket_t fd, short what, void *context)
 {
 	(void)fd, (void)what;
 	struct pipeline *pipeline = context;
+	uint64_t window_bytes = 0;
 	pipeline_drain(pipeline);
-	for (struct target *target = pipeline->targets; target; target = target->next)
+	for (struct target *target = pipeline->targets; target; target = target->next) {
 		target_refresh_mappings(target);
+		for (const struct window *window = target->windows; window; window = window->next) {
+			struct epoch_totals totals;
+			epoch_totals(window->epoch, &totals);
+			window_bytes += totals.bytes;
+		}
+	}
+	pipeline->windows_full = window_bytes > (uint64_t)WINDOWS_BUDGET_MIB << 20;
 	pipeline_update_timer(pipeline);
 }
 
@@ -99,33 +108,104 @@ struct target *pipeline_find(struct pipeline *pipeline, pid_t pid)
 	return target;
 }
 
-static void enter(struct pipeline *pipeline, struct target *target)
+static void insert(struct pipeline *pipeline, struct target *target)
 {
 	target->next = pipeline->targets;
 	pipeline->targets = target_ref(target);
 	pipeline->n_targets++;
 }
 
-void pipeline_drop(struct pipeline *pipeline, struct target *target)
+/* Out of the table, whose reference passes to the caller. */
+static bool take_out(struct pipeline *pipeline, struct target *target)
 {
 	struct target **link = &pipeline->targets;
 	while (*link && *link != target)
 		link = &(*link)->next;
 	if (!*link)
-		return;
+		return false;
 	*link = target->next;
 	pipeline->n_targets--;
+	return true;
+}
+
+/* What it lost stays in the daemon's totals. */
+static void forget(struct pipeline *pipeline, struct target *target)
+{
 	for (enum outcome outcome = 0; outcome < OUTCOME_COUNT; outcome++)
 		if (report_is_loss(outcome))
 			pipeline->past_losses[outcome] += report_loss(target, outcome);
 	target_unref(target);
 }
 
+void pipeline_keep(struct target *target)
+{
+	target->ephemeral = false;
+	if (target->before)
+		forget(target->pipeline, target->before);
+	target->before = NULL;
+}
+
+void pipeline_enter(struct pipeline *pipeline, struct target *target)
+{
+	struct target *before = pipeline_find(pipeline, target->pid);
+	if (before) {
+		take_out(pipeline, before);
+		/* A pull of a few seconds does not cost the same process's retained profile. */
+		if (target->ephemeral && before->process.start_ticks == target->process.start_ticks)
+			target->before = before;
+		else
+			forget(pipeline, before);
+	}
+	insert(pipeline, target);
+}
+
+void pipeline_drop(struct pipeline *pipeline, struct target *target)
+{
+	if (!take_out(pipeline, target))
+		return;
+	struct target *before = target->before;
+	target->before = NULL;
+	forget(pipeline, target);
+	if (before && !before->expired) {
+		insert(pipeline, before);
+		target_unref(before);
+	} else if (before) {
+		forget(pipeline, before);
+	}
+}
+
 static void on_retention_over(evutil_socket_t fd, short what, void *context)
 {
 	(void)fd, (void)what;
 	struct target *target = context;
+	target->expired = true;
 	pipeline_drop(target->pipeline, target);
+}
+
+static uint64_t retained_bytes(const struct target *target)
+{
+	struct epoch_totals totals;
+	retention_totals(target->retention, &totals);
+	return totals.bytes;
+}
+
+/* Profiles of ended targets share a budget: the oldest go first. */
+static void bound_ended(struct pipeline *pipeline)
+{
+	for (;;) {
+		struct target *oldest = NULL;
+		uint64_t bytes = 0;
+		for (struct target *target = pipeline->targets; target; target = target->next) {
+			if (!target->ended_ns)
+				continue;
+			bytes += retained_bytes(target);
+			if (!oldest || target->ended_ns < oldest->ended_ns)
+				oldest = target;
+		}
+		if (bytes <= (uint64_t)ENDED_BUDGET_MIB << 20)
+			return;
+		pipeline_drop(pipeline, oldest);
+	}
 }
 
 void pipeline_end_ephemeral(struct pipeline *pipeline, struct target *target)
@@ -151,6 +231,7 @@ void pipeline_target_ended(struct pipeline *pipeline, struct target *target)
 	target->drop_timer = event_new(pipeline->base, -1, 0, on_retention_over, target);
 	if (!target->drop_timer || event_add(target->drop_timer, &seconds) < 0)
 		pipeline_drop(pipeline, target); /* without memory for a timer nothing is kept */
+	bound_ended(pipeline);
 }
 
 /* --- who may --- */
@@ -163,6 +244,11 @@ bool pipeline_may_touch(const struct target *target, const struct requester *req
 		return target->owner.uid == requester->uid;
 	/* An administrator attached it: its profile is for the user whose process it has wholly been all the while. */
 	return target->has_user && target->user == requester->uid && target->user_group == requester->gid;
+}
+
+bool pipeline_may_change(const struct target *target, const struct requester *requester)
+{
+	return requester->administrator || (!target->owner.administrator && target->owner.uid == requester->uid);
 }
 
 /* The number belongs to another process by now. */
@@ -194,192 +280,6 @@ struct target *pipeline_target_for(struct pipeline *pipeline, pid_t pid, const s
 	return target;
 }
 
-/* --- attach --- */
-
-/* A process that is being attached, and everybody who waits for it. */
-struct waiter {
-	struct waiter *next;
-	struct target_request request;
-	target_fn done;
-	void *context;
-};
-
-struct attaching {
-	struct attaching *next;
-	struct pipeline *pipeline;
-	pid_t pid;
-	struct waiter *waiters; /* the first asked first */
-};
-
-static bool belongs_to(const struct requester *owner, uid_t uid)
-{
-	return !owner->administrator && owner->uid == uid;
-}
-
-static int check_room(struct pipeline *pipeline, const struct target_request *request, struct error *err)
-{
-	unsigned live = 0, of_user = 0;
-	for (const struct target *target = pipeline->targets; target; target = target->next) {
-		live += !target->ending;
-		of_user += belongs_to(&target->owner, request->requester.uid);
-	}
-	for (const struct attaching *attaching = pipeline->attaching; attaching; attaching = attaching->next) {
-		live++;
-		of_user += belongs_to(&attaching->waiters->request.requester, request->requester.uid);
-	}
-	if (live >= pipeline->settings->max_targets)
-		return error_set(err, ENOSPC,
-				 "%u processes are attached, as many as max_targets allows: detach some, or raise it "
-				 "in sprofd.conf",
-				 live);
-	if (!request->requester.administrator && of_user >= MAX_TARGETS_OF_A_USER)
-		return error_set(
-			err, ENOSPC,
-			"%u processes are attached or retained for you, as many as one user may have: detach some",
-			of_user);
-	return 0;
-}
-
-static bool same_settings(const struct target *target, const struct target_request *request)
-{
-	bool cycles = request->event == SPROF__CONTROL__EVENT__EVENT_CYCLES;
-	return target->frequency_hz == request->frequency_hz &&
-	       (target->event == SPROF__CONTROL__EVENT__EVENT_CYCLES) == cycles;
-}
-
-/* The process is attached already: whether that serves this request too. */
-static int join(struct target *target, const struct target_request *request, struct error *err)
-{
-	if (!pipeline_may_touch(target, &request->requester))
-		return error_set(
-			err, EPERM,
-			"process %d was attached by somebody else: ask root, or to be added to the socket's group",
-			target->pid);
-	if (request->ephemeral)
-		return 0;
-	if (!same_settings(target, request))
-		return error_set(err, EEXIST,
-				 "process %d is attached already, at %u Hz: use `sprofctl rate %d HZ` to change that, "
-				 "or detach it first",
-				 target->pid, target->frequency_hz, target->pid);
-	target->ephemeral = false; /* it was attached for a pull only, perhaps, and now it stays */
-	return 0;
-}
-
-static void answer(struct waiter *waiter, struct target *target, const struct error *err)
-{
-	struct error join_err;
-	if (!err && join(target, &waiter->request, &join_err) < 0)
-		err = &join_err;
-	waiter->done(waiter->context, err ? NULL : target, err);
-	free(waiter);
-}
-
-static bool asks_the_same(const struct target_request *a, const struct target_request *b)
-{
-	return a->requester.administrator == b->requester.administrator && a->requester.uid == b->requester.uid &&
-	       a->requester.gid == b->requester.gid && a->event == b->event && a->frequency_hz == b->frequency_hz;
-}
-
-static void attach_or_join(struct pipeline *pipeline, struct waiter *waiter);
-
-static void on_attached(void *context, struct target *target, const struct error *err)
-{
-	struct attaching *attaching = context;
-	struct pipeline *pipeline = attaching->pipeline;
-	const struct target_request first = attaching->waiters->request;
-	struct attaching **link = &pipeline->attaching;
-	while (*link != attaching)
-		link = &(*link)->next;
-	*link = attaching->next;
-	if (!err) {
-		/* Whoever had the number before, and its profile, make way for this one. */
-		struct target *before = pipeline_find(pipeline, target->pid);
-		if (before)
-			pipeline_drop(pipeline, before);
-		enter(pipeline, target);
-		log_info("attached process %d (%s): %zu threads at %u Hz", target->pid, target->process.comm,
-			 target->threads, target->frequency_hz);
-	}
-	for (struct waiter *waiter = attaching->waiters, *next; waiter; waiter = next) {
-		next = waiter->next;
-		/* Why the first may not is no answer to another who asks for something else. */
-		if (err && !asks_the_same(&waiter->request, &first))
-			attach_or_join(pipeline, waiter);
-		else
-			answer(waiter, target, err);
-	}
-	free(attaching);
-	target_unref(target);
-	pipeline_update_timer(pipeline);
-}
-
-static struct attaching *find_attaching(struct pipeline *pipeline, pid_t pid)
-{
-	struct attaching *attaching = pipeline->attaching;
-	while (attaching && attaching->pid != pid)
-		attaching = attaching->next;
-	return attaching;
-}
-
-static void wait_for(struct attaching *attaching, struct waiter *waiter)
-{
-	struct waiter **link = &attaching->waiters;
-	while (*link)
-		link = &(*link)->next;
-	*link = waiter;
-}
-
-static int start_attaching(struct pipeline *pipeline, struct waiter *waiter, struct error *err)
-{
-	if (waiter->request.frequency_hz > pipeline->max_frequency_hz)
-		return error_set(
-			err, ERANGE,
-			"the kernel samples at most %u times a second (kernel.perf_event_max_sample_rate), not %u",
-			pipeline->max_frequency_hz, waiter->request.frequency_hz);
-	int r = check_room(pipeline, &waiter->request, err);
-	if (r < 0)
-		return r;
-	struct attaching *attaching = malloc(sizeof(*attaching));
-	struct target *target = attaching ? target_new(pipeline, &waiter->request) : NULL;
-	if (!target) {
-		free(attaching);
-		return error_set(err, ENOMEM, "out of memory");
-	}
-	*attaching = (struct attaching){
-		.next = pipeline->attaching, .pipeline = pipeline, .pid = waiter->request.pid, .waiters = waiter};
-	pipeline->attaching = attaching;
-	target_attach(target, on_attached, attaching);
-	return 0;
-}
-
-static void attach_or_join(struct pipeline *pipeline, struct waiter *waiter)
-{
-	struct error err;
-	struct target *target = pipeline_find(pipeline, waiter->request.pid);
-	struct attaching *attaching = find_attaching(pipeline, waiter->request.pid);
-	waiter->next = NULL;
-	if (target && !target->ending)
-		answer(waiter, target, NULL);
-	else if (attaching)
-		wait_for(attaching, waiter);
-	else if (start_attaching(pipeline, waiter, &err) < 0)
-		answer(waiter, NULL, &err);
-}
-
-void pipeline_attach(struct pipeline *pipeline, const struct target_request *request, target_fn done, void *context)
-{
-	struct error err;
-	struct waiter *waiter = malloc(sizeof(*waiter));
-	if (!waiter) {
-		error_set(&err, ENOMEM, "out of memory");
-		done(context, NULL, &err);
-		return;
-	}
-	*waiter = (struct waiter){.request = *request, .done = done, .context = context};
-	attach_or_join(pipeline, waiter);
-} /* whoever attaches has the waiter now. NOLINT(clang-analyzer-unix.Malloc) */
-
 /* --- ending --- */
 
 static void end_loop(struct pipeline *pipeline)
@@ -409,7 +309,7 @@ void pipeline_end(struct pipeline *pipeline)
 
 /* --- life --- */
 
-static uint32_t kernel_max_frequency(void)
+uint32_t pipeline_max_frequency(void)
 {
 	uint32_t hz;
 	_cleanup_fclose_ FILE *file = fopen("/proc/sys/kernel/perf_event_max_sample_rate", "re");
@@ -470,7 +370,6 @@ int pipeline_new(struct event_base *base, const struct settings *settings, int l
 		.base = base,
 		.policy = {.daemon_uid = geteuid(), .group = group},
 		.started_unix_ns = clock_realtime_ns(),
-		.max_frequency_hz = kernel_max_frequency(),
 	};
 	struct serve_options serve = {
 		.listen_fd = listen_fd,

@@ -28,14 +28,15 @@ struct pipeline {
 	struct target *by_slot[MAX_TARGET_SLOTS];
 	unsigned n_targets;
 	struct attaching *attaching; /* those that are being attached, not in the table yet */
+	struct pull *pulls;
 	unsigned n_pulls;
-	bool ending; /* as soon as no pull is left */
+	bool windows_full; /* pulls that are under way hold as much memory as they may together */
+	bool ending;       /* as soon as no pull is left */
 	struct event *drain_timer, *ring_event, *supervise_timer;
 	uint64_t records_read, stray_records;
 	uint64_t past_losses[OUTCOME_COUNT]; /* of targets that were dropped */
 	uint64_t past_entries, past_samples;
 	uint64_t started_unix_ns;
-	uint32_t max_frequency_hz; /* the kernel's limit */
 };
 
 int pipeline_new(struct event_base *base, const struct settings *settings, int listen_fd, gid_t group,
@@ -51,16 +52,23 @@ void pipeline_update_timer(struct pipeline *pipeline);
 struct target *pipeline_find(struct pipeline *pipeline, pid_t pid);
 /* A target has ended: its profile is kept for a while. */
 void pipeline_target_ended(struct pipeline *pipeline, struct target *target);
+/* Puts it into the table, which takes a reference. Whoever had the number before makes way: for an ephemeral target of the same process until that
+ * is dropped, else for good. */
+void pipeline_enter(struct pipeline *pipeline, struct target *target);
+/* An ephemeral target stays from now on. */
+void pipeline_keep(struct target *target);
 /* Takes it out of the table and drops the table's reference. */
 void pipeline_drop(struct pipeline *pipeline, struct target *target);
 
 /* Looks the target up for this requester. NULL with err: -ESRCH unknown, or its number was reused; -EPERM not the requester's to touch. */
 struct target *pipeline_target_for(struct pipeline *pipeline, pid_t pid, const struct requester *requester,
 				   struct error *err);
+/* The kernel's limit, which it lowers when samples take long. */
+uint32_t pipeline_max_frequency(void);
+/* Whether the requester may have its profile. */
 bool pipeline_may_touch(const struct target *target, const struct requester *requester);
-/* Attaches, or joins what is attached already: a pull joins any, an attach one of the same rate and event (another is -EEXIST). done is
- * called in every case. */
-void pipeline_attach(struct pipeline *pipeline, const struct target_request *request, target_fn done, void *context);
+/* Whether the requester may change its rate and detach it: who attached it, and administrators. */
+bool pipeline_may_change(const struct target *target, const struct requester *requester);
 /* A target that was attached for pulls only ends, and leaves nothing behind, when none is left. */
 void pipeline_end_ephemeral(struct pipeline *pipeline, struct target *target);
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "app/attach.h"
 #include "app/report.h"
 #include "base/clock.h"
 #include "pprof/pprof.h"
@@ -17,6 +18,7 @@ enum {
 	PROFILE_BUDGET_MIB = 512, /* of one profile in memory */
 	SYMBOLIZE_SECONDS = 10,   /* then the profile goes out with the names that are there */
 	MAX_PULLS_OF_A_TARGET = 64,
+	MAX_PULLS_OF_A_USER = 16, /* of those who are no administrators */
 };
 
 /* The accounts of a target at one moment. */
@@ -29,6 +31,7 @@ struct account {
 };
 
 struct pull {
+	struct pull *next; /* in the pipeline's list */
 	struct pipeline *pipeline;
 	struct serve_reply *reply; /* NULL once completed */
 	struct target *target;     /* a reference, once there is one */
@@ -103,6 +106,10 @@ static void free_pull(struct pull *pull)
 	free(pull->bytes);
 	if (pull->timer)
 		event_free(pull->timer);
+	struct pull **link = &pull->pipeline->pulls;
+	while (*link != pull)
+		link = &(*link)->next;
+	*link = pull->next;
 	pipeline_pull_ended(pull->pipeline);
 	free(pull);
 }
@@ -320,7 +327,7 @@ static void build(void *context, struct target *target, const struct error *err)
 
 static void settle_and_build(struct pull *pull)
 {
-	target_settle(pull->target, build, pull);
+	target_settle(pull->target, SETTLE_ALL, build, pull);
 }
 
 static void window_over(evutil_socket_t fd, short what, void *context)
@@ -386,7 +393,7 @@ static void begin(struct pull *pull, struct target *target)
 	target->n_pulls++;
 	pull->counted = true;
 	if (pull->request.has_seconds)
-		target_settle(target, open_window, pull);
+		target_settle(target, SETTLE_ALL, open_window, pull);
 	else
 		settle_and_build(pull);
 }
@@ -412,7 +419,20 @@ static void attach_for_pull(struct pull *pull, const struct requester *requester
 		pull->request.has_seconds = true;
 		pull->request.seconds = DEFAULT_SECONDS;
 	}
-	pipeline_attach(pull->pipeline, &request, attached, pull);
+	attach_process(pull->pipeline, &request, attached, pull);
+}
+
+/* One user who is no administrator may not take the daemon's memory and threads from the others. */
+static int check_share(const struct pipeline *pipeline, const struct requester *requester, struct error *err)
+{
+	unsigned of_user = 0;
+	for (const struct pull *pull = pipeline->pulls; pull; pull = pull->next)
+		of_user += pull->requester.uid == requester->uid;
+	if (requester->administrator || of_user <= MAX_PULLS_OF_A_USER)
+		return 0;
+	return error_set(err, EAGAIN,
+			 "%d pulls of yours are under way, as many as one user may have: wait for one of them",
+			 MAX_PULLS_OF_A_USER);
 }
 
 void pull_start(struct pipeline *pipeline, struct serve_reply *reply, const struct serve_pull *request)
@@ -425,15 +445,21 @@ void pull_start(struct pipeline *pipeline, struct serve_reply *reply, const stru
 		serve_reply_error(reply, &err);
 		return;
 	}
-	pipeline->n_pulls++;
 	*pull = (struct pull){
+		.next = pipeline->pulls,
 		.pipeline = pipeline,
 		.reply = reply,
 		.request = *request,
 		.requester = requester,
 		.include_kernel = access_sees_kernel(&requester),
 	};
+	pipeline->pulls = pull;
+	pipeline->n_pulls++;
 	serve_reply_on_gone(reply, client_gone, pull);
+	if (check_share(pipeline, &requester, &err) < 0) {
+		fail(pull, &err);
+		return;
+	}
 	struct target *target = pipeline_target_for(pipeline, (pid_t)request->pid, &requester, &err);
 	bool sampled = target && target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->ending;
 	if (sampled || (target && !request->has_seconds))

@@ -225,7 +225,7 @@ Sprof__Control__Status *report_status(struct arena *arena, struct pipeline *pipe
 	status->kernel = arena_strndup(arena, kernel.release, strlen(kernel.release));
 	status->ring_bytes = ring.bytes;
 	status->ring_used_max_bytes = ring.most_drained_bytes;
-	status->max_frequency_hz = pipeline->max_frequency_hz;
+	status->max_frequency_hz = pipeline_max_frequency();
 	status->rss_bytes = rss_bytes();
 	status->cpu_ns = clock_process_cpu_ns();
 	status->files_held = file_registry_count(pipeline->files);

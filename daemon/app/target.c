@@ -23,6 +23,8 @@ static void free_target(struct target *target)
 		target->pipeline->by_slot[target->slot] = NULL;
 		sampler_slot_release(target->pipeline->sampler, target->slot);
 	}
+	if (target->before)
+		target_unref(target->before);
 	thread_clock_free(target->clock);
 	retention_free(target->retention);
 	address_space_free(&target->space);
@@ -79,6 +81,8 @@ static void count_aged_out(struct target *target, uint64_t aged_out)
 
 static void feed_windows(struct target *target, const struct sample *sample)
 {
+	if (target->pipeline->windows_full)
+		return; /* as where one has no room: its count tells */
 	for (struct window *window = target->windows; window; window = window->next)
 		(void)epoch_add(window->epoch, sample, NULL); /* what it has no room for is missing from its count */
 }

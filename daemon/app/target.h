@@ -46,7 +46,9 @@ struct target {
 	char cgroup[CGROUP_BYTES];
 	struct requester owner; /* who attached it */
 	bool ephemeral;         /* attached for the seconds of pulls only */
-	bool has_user;          /* all that was sampled was wholly this user's own */
+	struct target *
+		before; /* of an ephemeral one: the same process's retained profile, which comes back after it; a reference */
+	bool has_user; /* all that was sampled was wholly this user's own */
 	uid_t user;
 	gid_t user_group;
 
@@ -62,6 +64,7 @@ struct target {
 	uint64_t last_count, last_cpu_ticks;
 	size_t threads;
 	struct event *drop_timer;
+	bool expired; /* its profile has been retained for as long as it should be */
 
 	struct thread_clock *clock;
 	struct address_space space;
@@ -102,8 +105,12 @@ void target_set_rate(struct target *target, uint32_t frequency_hz, target_fn don
 /* Ends sampling: state says why (exited, detached). done may be NULL. */
 void target_end(struct target *target, Sprof__Control__TargetState state, target_fn done, void *context);
 
-/* Brings the kernel's counts (periods) and the mappings up to date, for at most two seconds, then calls done. */
-void target_settle(struct target *target, target_fn done, void *context);
+enum target_settling {
+	SETTLE_COUNTS, /* the kernel's counts (periods) */
+	SETTLE_ALL,    /* and the mappings */
+};
+/* Brings the target up to date, for at most two seconds, then calls done. */
+void target_settle(struct target *target, enum target_settling what, target_fn done, void *context);
 /* Every second: notices that the process has executed another program, and arms it again, since the kernel ends the events of one that
  * executes a set-id or unreadable program. */
 void target_supervise(struct target *target);

@@ -116,6 +116,12 @@ static int explain_open_failure(const struct arming *arming, int error, struct e
 				 "this machine has no counter of cycles (no PMU; usual in virtual machines): use "
 				 "--event=cpu-clock");
 	case EINVAL:
+		if (arming->options.event == ARMING_CYCLES)
+			return error_set(
+				err, ERANGE,
+				"the kernel refused %u samples a second: it may have lowered "
+				"kernel.perf_event_max_sample_rate since samples took long; use a lower --frequency",
+				arming->options.frequency_hz);
 		return error_set(err, ENOSYS,
 				 "the kernel does not know this kind of perf event: sprofd needs Linux 6.1 or later");
 	default:

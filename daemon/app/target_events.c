@@ -1,115 +1,17 @@
-/* What a target does on worker threads: arming, re-arming, ending, reading its mappings. */
+/* The perf events of a target: armed, armed anew for another rate or program, watched over, ended. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "app/pipeline.h"
-#include "app/target.h"
+#include "app/target_job.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "collect/proc_maps.h"
 #include "collect/sampler.h"
 #include "reconcile/thread_clock.h"
 
-enum {
-	SETTLE_SECONDS = 2,
-	SILENT_TICKS = 5,  /* USER_HZ */
-	MAPPINGS_REST = 9, /* times as long as reading them took */
-	LONGEST_REST_S = 2,
-};
-
-struct target_job {
-	struct target *target; /* a reference */
-	target_fn done;        /* may be NULL */
-	void *context;
-	void (*then)(struct target_job *job); /* on the event loop, after the work */
-	struct error err;
-	/* what the work finds, for the event loop */
-	struct target_request request;
-	int pidfd;
-	struct process process;
-	char cgroup[CGROUP_BYTES];
-	struct maps *maps;
-	uint32_t version;
-	uint64_t spent_ns; /* on reading the mappings */
-	struct arming *arming;
-	struct arming_baseline *baselines;
-	size_t n_baselines, threads;
-	uint64_t periods, periods_entries;
-	struct target_counters counters;
-	bool periods_known, counted, rearm, ends, has_user;
-	uid_t user;
-	gid_t user_group;
-	Sprof__Control__TargetState end_state;
-};
-
-static struct target_job *job_new(struct target *target, target_fn done, void *context)
-{
-	struct target_job *job = calloc(1, sizeof(*job));
-	if (!job)
-		return NULL;
-	job->target = target_ref(target);
-	job->done = done;
-	job->context = context;
-	job->pidfd = -1;
-	return job;
-}
-
-/* Calls back, lets go. */
-static void job_finish(struct target_job *job)
-{
-	if (job->done)
-		job->done(job->context, job->target, job->err.code ? &job->err : NULL);
-	target_unref(job->target);
-	maps_unref(job->maps);
-	if (job->pidfd >= 0)
-		close(job->pidfd);
-	arming_close(job->arming);
-	free(job->baselines);
-	free(job);
-}
-
-static void job_worked(void *context, bool worked)
-{
-	struct target_job *job = context;
-	if (worked) {
-		job->then(job);
-		return;
-	}
-	error_set(&job->err, ECANCELED, "sprofd is ending");
-	job_finish(job);
-}
-
-static void submit_in_order(struct target_job *job, struct lane *lane, enum job_order order, job_fn work,
-			    void (*then)(struct target_job *))
-{
-	job->then = then;
-	if (jobs_submit(job->target->pipeline->control, lane, order, work, job_worked, job) == 0)
-		return;
-	error_set(&job->err, ENOMEM, "out of memory or threads");
-	job_finish(job);
-}
-
-static void submit(struct target_job *job, struct lane *lane, job_fn work, void (*then)(struct target_job *))
-{
-	submit_in_order(job, lane, JOB_LAST, work, then);
-}
-
-/* The second half of what the job does: before anything that was submitted meanwhile. */
-static void submit_next(struct target_job *job, struct lane *lane, job_fn work, void (*then)(struct target_job *))
-{
-	submit_in_order(job, lane, JOB_FIRST, work, then);
-}
-
-static void fail_without_job(struct target *target, target_fn done, void *context)
-{
-	struct error err;
-	error_set(&err, ENOMEM, "out of memory");
-	if (done)
-		done(context, target, &err);
-}
+enum { SILENT_TICKS = 5 }; /* USER_HZ */
 
 static void take_baselines(struct target *target, struct target_job *job)
 {
@@ -139,11 +41,6 @@ static int open_events(struct target_job *job, uint16_t generation, uint32_t fre
 
 /* --- attach --- */
 
-static bool may_look_into(const struct requester *requester, pid_t pid)
-{
-	return requester->administrator || process_is_wholly_own(pid, requester->uid, requester->gid);
-}
-
 static void on_exit_fd(evutil_socket_t fd, short what, void *context)
 {
 	(void)fd, (void)what;
@@ -165,14 +62,14 @@ static void done_start(struct target_job *job)
 	target->attached_unix_ns = clock_realtime_ns();
 	target->attached_ns = clock_monotonic_ns();
 	pipeline_update_timer(target->pipeline);
-	job_finish(job);
+	target_job_finish(job);
 }
 
 /* Whether it is still the process of the pidfd, and one that the requester may look into. Once events are open this holds for all that
  * they sample: the kernel itself ends those of a process that executes a program with privileges. 0, or -errno with a text. */
 static int check_access(int pidfd, const struct requester *requester, pid_t pid, struct error *err)
 {
-	bool may = may_look_into(requester, pid);
+	bool may = target_job_may_look(requester, pid);
 	if (process_has_exited(pidfd))
 		return error_set(err, ESRCH, "process %d exited while it was being attached", pid);
 	if (!may)
@@ -220,7 +117,7 @@ static void done_attach(struct target_job *job)
 			error_set(&job->err, ENOMEM, "out of memory");
 	}
 	if (job->err.code) {
-		job_finish(job);
+		target_job_finish(job);
 		return;
 	}
 	target->process = job->process;
@@ -231,7 +128,7 @@ static void done_attach(struct target_job *job)
 	memcpy(target->cgroup, job->cgroup, sizeof(target->cgroup));
 	take_baselines(target, job);
 	(void)address_space_update(&target->space, 0, TAKE_PTR(job->maps), 0);
-	submit_next(job, &target->events, work_start, done_start);
+	target_job_submit_next(job, &target->events, work_start, done_start);
 }
 
 void target_attach(struct target *target, target_fn done, void *context)
@@ -244,17 +141,14 @@ void target_attach(struct target *target, target_fn done, void *context)
 	}
 	target->holds_slot = true;
 	target->pipeline->by_slot[target->slot] = target;
-	struct target_job *job = job_new(target, done, context);
+	struct target_job *job = target_job_new(target, done, context);
 	if (!job) {
-		fail_without_job(target, done, context);
+		target_job_missing(target, done, context);
 		return;
 	}
-	job->request = (struct target_request){
-		.pid = target->pid,
-		.frequency_hz = target->frequency_hz,
-		.requester = target->owner,
-	};
-	submit(job, &target->events, work_attach, done_attach);
+	job->request.pid = target->pid;
+	job->request.frequency_hz = target->frequency_hz;
+	target_job_submit(job, &target->events, work_attach, done_attach);
 }
 
 /* --- rate --- */
@@ -270,7 +164,7 @@ static void work_close_old(void *context)
 static void done_close_old(struct target_job *job)
 {
 	job->target->periods_before += job->periods;
-	job_finish(job);
+	target_job_finish(job);
 }
 
 static void work_rate(void *context)
@@ -282,7 +176,7 @@ static void work_rate(void *context)
 	}
 	struct target *target = job->target;
 	if (open_events(job, (uint16_t)(target->generation + 1), job->request.frequency_hz, &job->arming) < 0 ||
-	    check_access(target->pidfd, &target->owner, target->pid, &job->err) < 0)
+	    check_access(target->pidfd, &job->request.requester, target->pid, &job->err) < 0)
 		return;
 	job->has_user = target->has_user && process_is_wholly_own(target->pid, target->user, target->user_group);
 	/* Both rates run until the event loop switches from the one to the other: at no moment is there none. */
@@ -293,7 +187,7 @@ static void done_rate(struct target_job *job)
 {
 	struct target *target = job->target;
 	if (job->err.code) {
-		job_finish(job);
+		target_job_finish(job);
 		return;
 	}
 	/* No baselines: a thread that is not known yet was born while we sampled, and counts from its birth. */
@@ -305,51 +199,21 @@ static void done_rate(struct target_job *job)
 	job->arming = old;
 	target->threads = job->threads;
 	target->frequency_hz = job->request.frequency_hz;
-	submit_next(job, &target->events, work_close_old, done_close_old);
+	target_job_submit_next(job, &target->events, work_close_old, done_close_old);
 }
 
 void target_set_rate(struct target *target, uint32_t frequency_hz, target_fn done, void *context)
 {
-	struct target_job *job = job_new(target, done, context);
+	struct target_job *job = target_job_new(target, done, context);
 	if (!job) {
-		fail_without_job(target, done, context);
+		target_job_missing(target, done, context);
 		return;
 	}
 	job->request.frequency_hz = frequency_hz;
-	submit(job, &target->events, work_rate, done_rate);
+	target_job_submit(job, &target->events, work_rate, done_rate);
 }
 
 /* --- counting and supervision --- */
-
-static void count_periods(struct target_job *job)
-{
-	struct target *target = job->target;
-	if (!target->arming)
-		return;
-	job->periods = arming_periods(target->arming, &job->periods_known);
-	job->counted = sampler_counters(target->pipeline->sampler, target->slot, &job->counters) == 0;
-}
-
-static void take_counts(struct target_job *job)
-{
-	struct target *target = job->target;
-	if (!job->counted)
-		return;
-	target->periods = target->periods_before + job->periods;
-	target->periods_known = job->periods_known;
-	target->periods_entries = job->counters.entries;
-}
-
-static void work_count(void *context)
-{
-	count_periods(context);
-}
-
-static void done_count(struct target_job *job)
-{
-	take_counts(job);
-	job_finish(job);
-}
 
 /* Whether the process may run without our events: it has executed another program, or has used CPU time of which the events tell nothing. */
 static bool needs_arming(struct target *target, const struct process *process)
@@ -373,18 +237,25 @@ static void work_supervise(void *context)
 	struct target *target = job->target;
 	if (!target->arming || process_read(target->pid, &job->process) < 0 || process_has_exited(target->pidfd))
 		return;
-	count_periods(job);
+	target_job_count(job);
 	job->rearm = needs_arming(target, &job->process);
-	if (job->rearm && !may_look_into(&target->owner, target->pid))
+	if (job->rearm && !target_job_may_look(&job->request.requester, target->pid))
 		error_set(
 			&job->err, EPERM,
 			"exec_not_permitted: the process has executed a program that its requester may not look into");
 }
 
+static void rearmed(void *context, struct target *target, const struct error *err)
+{
+	(void)context;
+	if (err)
+		snprintf(target->note, sizeof(target->note), "not armed again after an exec: %.300s", err->text);
+}
+
 static void done_supervise(struct target_job *job)
 {
 	struct target *target = job->target;
-	take_counts(job);
+	target_job_take_counts(job);
 	if (job->process.threads)
 		target->threads = job->process.threads;
 	if (job->err.code) {
@@ -392,9 +263,9 @@ static void done_supervise(struct target_job *job)
 		target_end(target, SPROF__CONTROL__TARGET_STATE__TARGET_DETACHED, NULL, NULL);
 	} else if (job->rearm && !target->ending) {
 		target->space.wanted = true;
-		target_set_rate(target, target->frequency_hz, NULL, NULL);
+		target_set_rate(target, target->frequency_hz, rearmed, NULL);
 	}
-	job_finish(job);
+	target_job_finish(job);
 }
 
 static int thread_exists(void *context, uint32_t tid)
@@ -405,69 +276,16 @@ static int thread_exists(void *context, uint32_t tid)
 	return access(path, F_OK) == 0;
 }
 
-/* --- mappings --- */
-
-static void work_mappings(void *context)
-{
-	struct target_job *job = context;
-	const struct target *target = job->target;
-	uint64_t begin_ns = clock_monotonic_ns();
-	proc_maps_read(target->pid, target->pipeline->files, &job->maps);
-	/* It may have executed a program by now whose addresses are no business of who attached it. */
-	if (!may_look_into(&target->owner, target->pid)) {
-		maps_unref(job->maps);
-		job->maps = NULL;
-	}
-	job->spent_ns = clock_monotonic_ns() - begin_ns;
-}
-
-static void done_mappings(struct target_job *job)
-{
-	/* The number may have been reused while we read: then the process of our pidfd has exited. */
-	if (process_has_exited(job->target->pidfd)) {
-		maps_unref(job->maps);
-		job->maps = NULL;
-	}
-	pipeline_drain(job->target->pipeline); /* has it executed another program meanwhile? */
-	(void)address_space_update(&job->target->space, job->version, TAKE_PTR(job->maps), clock_monotonic_ns());
-	/* A target with very many mappings that never rest must not keep a thread busy. */
-	struct address_space *space = &job->target->space;
-	uint64_t rest_ns = MAPPINGS_REST * job->spent_ns;
-	uint64_t rested_ns =
-		clock_monotonic_ns() + (rest_ns < LONGEST_REST_S * NS_PER_S ? rest_ns : LONGEST_REST_S * NS_PER_S);
-	if (space->next_ns < rested_ns)
-		space->next_ns = rested_ns;
-	job_finish(job);
-}
-
-static void read_mappings(struct target *target, target_fn done, void *context)
-{
-	struct target_job *job = job_new(target, done, context);
-	if (!job) {
-		fail_without_job(target, done, context);
-		return;
-	}
-	job->version = address_space_begin(&target->space);
-	submit(job, &target->mappings, work_mappings, done_mappings);
-}
-
 void target_supervise(struct target *target)
 {
 	if (target->state != SPROF__CONTROL__TARGET_STATE__TARGET_LIVE || target->ending)
 		return;
 	thread_clock_sweep(target->clock, thread_exists, target);
 	if (!target->events.busy) {
-		struct target_job *job = job_new(target, NULL, NULL);
+		struct target_job *job = target_job_new(target, NULL, NULL);
 		if (job)
-			submit(job, &target->events, work_supervise, done_supervise);
+			target_job_submit(job, &target->events, work_supervise, done_supervise);
 	}
-}
-
-void target_refresh_mappings(struct target *target)
-{
-	if (target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->mappings.busy &&
-	    address_space_due(&target->space, clock_monotonic_ns()))
-		read_mappings(target, NULL, NULL);
 }
 
 /* --- end --- */
@@ -479,7 +297,7 @@ static void work_end(void *context)
 	if (!target->arming)
 		return;
 	arming_stop(target->arming);
-	count_periods(job);
+	target_job_count(job);
 	arming_close(TAKE_PTR(target->arming));
 }
 
@@ -488,12 +306,12 @@ static void done_end(struct target_job *job)
 	struct target *target = job->target;
 	struct pipeline *pipeline = target->pipeline;
 	if (!job->ends) { /* somebody else ended it first, and that is what counts */
-		job_finish(job);
+		target_job_finish(job);
 		return;
 	}
 	pipeline_drain(pipeline);
 	target_count(target);
-	take_counts(job);
+	target_job_take_counts(job);
 	target->threads = 0;
 	target->state = job->end_state;
 	target->ended_unix_ns = clock_realtime_ns();
@@ -508,14 +326,14 @@ static void done_end(struct target_job *job)
 		window->cut_short(window->context); /* may close it */
 	}
 	pipeline_target_ended(pipeline, target);
-	job_finish(job);
+	target_job_finish(job);
 }
 
 void target_end(struct target *target, Sprof__Control__TargetState state, target_fn done, void *context)
 {
-	struct target_job *job = job_new(target, done, context);
+	struct target_job *job = target_job_new(target, done, context);
 	if (!job) {
-		fail_without_job(target, done, context);
+		target_job_missing(target, done, context);
 		return;
 	}
 	if (target->exit_event)
@@ -523,74 +341,5 @@ void target_end(struct target *target, Sprof__Control__TargetState state, target
 	job->end_state = state;
 	job->ends = !target->ending;
 	target->ending = true;
-	submit(job, &target->events, work_end, done_end);
-}
-
-/* --- settle --- */
-
-struct settling {
-	struct target *target; /* a reference */
-	target_fn done;        /* NULL once called */
-	void *context;
-	struct event *timer;
-	unsigned pending;
-};
-
-static void settled(struct settling *settling)
-{
-	if (settling->done) {
-		target_fn done = settling->done;
-		settling->done = NULL;
-		event_del(settling->timer);
-		pipeline_drain(settling->target->pipeline);
-		target_count(settling->target);
-		done(settling->context, settling->target, NULL);
-	}
-	if (settling->pending > 0)
-		return;
-	target_unref(settling->target);
-	event_free(settling->timer);
-	free(settling);
-}
-
-static void part_settled(void *context, struct target *target, const struct error *err)
-{
-	(void)target, (void)err; /* what could not be refreshed stays as it was */
-	struct settling *settling = context;
-	if (--settling->pending == 0)
-		settled(settling);
-}
-
-static void settled_enough(evutil_socket_t fd, short what, void *context)
-{
-	(void)fd, (void)what;
-	settled(context);
-}
-
-void target_settle(struct target *target, target_fn done, void *context)
-{
-	struct settling *settling = calloc(1, sizeof(*settling));
-	struct event *timer = settling ? event_new(target->pipeline->base, -1, 0, settled_enough, settling) : NULL;
-	if (!timer) {
-		free(settling);
-		fail_without_job(target, done, context);
-		return;
-	}
-	*settling = (struct settling){
-		.target = target_ref(target), .done = done, .context = context, .timer = timer, .pending = 1};
-	struct timeval limit = {.tv_sec = SETTLE_SECONDS};
-	event_add(timer, &limit);
-	if (target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->ending) {
-		struct target_job *job = job_new(target, part_settled, settling);
-		if (job) {
-			settling->pending++;
-			submit(job, &target->events, work_count, done_count);
-		}
-		if (target->space.wanted || target->mappings.busy) {
-			settling->pending++;
-			read_mappings(target, part_settled, settling);
-		}
-	}
-	/* The count began at 1, so none of the parts can have been the last. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
-	part_settled(settling, target, NULL);
+	target_job_submit(job, &target->events, work_end, done_end);
 }
