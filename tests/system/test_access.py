@@ -108,6 +108,27 @@ class Open(Case):
             capture_output=True, text=True, check=True, timeout=20)  # fmt: skip
         self.assertNotRegex(fetched.stdout, rf"\b({of_root.pid}|{of_alice.pid})\b")
 
+    def test_what_an_administrator_attached(self):
+        """Its user may pull the profile of what is wholly theirs, but not change an administrator's sampling."""
+        target = Target(self, "spin", user=ALICE, path=self.program)
+        self.daemon.attach(target.pid, 999)
+        harness.let_run(target.pid, 0.4)
+        profile = Profile(self.daemon.ok("pull", target.pid, "--output=-", user=ALICE, text=False)).validate()
+        self.assertGreater(profile.inclusive()["a_heavy"], 100)
+        for command in (("detach", target.pid), ("rate", target.pid, 99)):
+            self.refuse(*command, user=ALICE, words="administrator")
+        self.assertEqual(harness.number(self.daemon.target(target.pid), "frequency_hz"), 999)
+
+    def test_so_many_pulls_at_once(self):
+        """One user cannot take the daemon for themselves."""
+        target = Target(self, "spin", user=ALICE, path=self.program)
+        pulls = [
+            subprocess.Popen([*harness.as_user(ALICE), "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--unix-socket", self.daemon.socket,
+                              f"http://x/debug/pprof/profile?pid={target.pid}&seconds=4"], stdout=subprocess.PIPE, text=True)
+            for _ in range(20)]  # fmt: skip
+        codes = [pull.communicate(timeout=30)[0] for pull in pulls]
+        self.assertEqual((codes.count("200"), codes.count("503")), (16, 4), codes)
+
     def test_the_curl_line_too(self):
         target = Target(self, "spin")
         url = f"http://localhost/debug/pprof/profile?pid={target.pid}&seconds=1"

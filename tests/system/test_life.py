@@ -64,6 +64,22 @@ class Targets(Case):
         self.daemon.ok("detach", target.pid)
         self.assert_refused(self.daemon.ctl("detach", target.pid), str(target.pid), "not|already")
 
+    def test_a_pull_of_seconds_leaves_the_retained_profile(self):
+        """A process is detached, and somebody pulls two more seconds of it: what was retained before is still there."""
+        target = Target(self, "spin")
+        self.daemon.attach(target.pid, 999)
+        harness.let_run(target.pid, 0.5)
+        self.daemon.ok("detach", target.pid)
+        kept = self.daemon.pull(target.pid).count()
+        self.assertGreater(kept, 400)
+        window = self.daemon.pull(target.pid, seconds=2)
+        self.assertLess(window.count(), kept, "99 Hz for two seconds, not 999 Hz")
+        harness.wait_for(lambda: self.daemon.target(target.pid)["state"] == DETACHED, 5, "the pull's own target to go")
+        self.assertEqual(self.daemon.pull(target.pid).count(), kept)
+        # The same when the process is attached for good meanwhile: then the new profile takes the old one's place.
+        self.daemon.attach(target.pid, 499)
+        self.assertLess(self.daemon.pull(target.pid).count(), kept)
+
     def test_a_reused_number_is_another_process(self):
         """identity is pidfd and start time: when the kernel gives the number again, the old profile is not the new process's."""
         target = Target(self, "spin", "--seconds=1")
