@@ -190,10 +190,21 @@ static void free_claims_of_slot(struct sampler *sampler, uint16_t slot)
 	}
 }
 
+/* Most targets never need claims, and half a mebibyte is then not looked through for nothing. */
+static bool uses_claims(const struct sampler *sampler, uint16_t slot)
+{
+	struct target_config config;
+	uint64_t word = __atomic_load_n((uint64_t *)&sampler->skeleton->bss->targets[slot], __ATOMIC_SEQ_CST);
+	memcpy(&config, &word, sizeof(config));
+	return config.check_claims;
+}
+
 void sampler_slot_release(struct sampler *sampler, uint16_t slot)
 {
+	bool claimed = uses_claims(sampler, slot);
 	write_config(sampler, slot, 0);
-	free_claims_of_slot(sampler, slot);
+	if (claimed)
+		free_claims_of_slot(sampler, slot);
 	sampler->slot_taken[slot] = false;
 }
 
@@ -293,6 +304,11 @@ void sampler_sweep_claims(struct sampler *sampler)
 {
 	struct claim *claims = sampler->skeleton->bss->claims;
 	size_t taken = 0;
+	uint16_t slot = 0;
+	while (slot < MAX_TARGET_SLOTS && !uses_claims(sampler, slot))
+		slot++;
+	if (slot == MAX_TARGET_SLOTS)
+		return;
 	for (size_t i = 0; i < CLAIMS; i++)
 		taken += __atomic_load_n((uint64_t *)&claims[i].thread, __ATOMIC_RELAXED) != 0;
 	if (taken <= CLAIMS / 2)
