@@ -201,7 +201,7 @@ START_TEST(barriers_on_every_frame)
 	char json[8192];
 	ck_assert_uint_gt(seen.stacks, 100);
 	ck_assert_uint_gt(seen.barriers, 1000);
-	ck_assert_uint_gt(seen.contexts, 10);
+	ck_assert_uint_gt(seen.contexts, 0);
 	finish(&r, json, sizeof(json));
 	ck_assert(number_of(json, "barrier_hits") > 1000);
 	ck_assert(number_of(json, "helper_calls") > 10);
