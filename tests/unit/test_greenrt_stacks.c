@@ -13,7 +13,7 @@
 #include "check_main.h"
 #include "libsprof_reader.h"
 
-enum { MAX_BARRIERS = 600, MAX_FRAMES = 1024, MAX_SYMBOLS = 512, WANTED = 400, PATIENCE_S = 20 };
+enum { MAX_BARRIERS = 600, MAX_FRAMES = 1024, MAX_SYMBOLS = 512, WANTED = 2000, PATIENCE_S = 20 };
 
 struct symbol {
 	uint64_t lo, hi;
