@@ -208,9 +208,10 @@ static bool is_complete(const struct sprof_context *context)
 
 static bool find_thread(uint32_t tid, struct sprof_thread *ret)
 {
-	uint32_t n_probe = 0; /* grows as threads attach */
-	ck_assert(peek(table + offsetof(struct sprof_header, n_probe), &n_probe, sizeof(n_probe)));
-	for (uint32_t i = 0; i < n_probe; i++)
+	uint32_t n_probe[2] = {
+		0, 0}; /* and a reserved word: the reader reads by eight bytes. It grows as threads attach */
+	ck_assert(peek(table + offsetof(struct sprof_header, n_probe), n_probe, sizeof(n_probe)));
+	for (uint32_t i = 0; i < n_probe[0]; i++)
 		if (peek(table + header.off_thread + SPROF_THREAD_SLOT(tid, i, header.cap_thread) * sizeof(*ret), ret,
 			 sizeof(*ret)) &&
 		    ret->tid == tid)
