@@ -153,11 +153,12 @@ static bool walk_from(struct sprof_context at)
 	while (walk.n < MAX_FRAMES) {
 		uint64_t frame[2];
 		walk.frames[walk.n++] = at.pc;
-		if (at.fp < walk.stack.lo || at.fp >= walk.stack.hi || !peek(at.fp, frame, sizeof(frame)) ||
-		    frame[0] == 0)
+		if (at.fp < walk.stack.lo || at.fp >= walk.stack.hi || !peek(at.fp, frame, sizeof(frame)))
 			return true;
 		at = (struct sprof_context){.pc = substitute(at.fp + 8, frame[1]), .sp = at.fp + 16, .fp = frame[0]};
-		if (at.pc == 0)
+		const struct sprof_range *interior =
+			range_of(at.pc - 1, SPROF_RANGE_TRAMPOLINE); /* it called a helper */
+		if (at.pc == 0 || (interior && !leave_trampoline(interior, &at)))
 			return false;
 	}
 	return true;
@@ -169,19 +170,22 @@ static void judge(size_t first)
 	const char *callee = NULL;
 	for (size_t i = first; i < walk.n; i++) {
 		const char *name = name_of(walk.frames[i] - 1);
-		ck_assert_uint_ne(walk.frames[i], entry_of_trampoline());
+		ck_assert_ptr_null(range_of(walk.frames[i], SPROF_RANGE_TRAMPOLINE)); /* rule 14 */
 		if (!name)
 			continue;
 		if (callee)
 			ck_assert_msg(may_call(name, callee), "%s calls %s", name, callee);
 		callee = name;
 	}
-	if (walk.n > first + 2)
+	if (callee)
 		ck_assert_str_eq(callee, "n_0");
+	ck_assert_uint_gt(walk.n, first);
+	ck_assert_ptr_nonnull(range_of(walk.frames[walk.n - 1] - 1, SPROF_RANGE_STACK_TOP));
 	tally.judged++;
 }
 
-static void walk_stack(struct sprof_ref ref, struct sprof_context at, uint32_t tid, size_t first)
+/* A context is covered by the lock of the stack that it points into: it is read after the version. 0: at is it. */
+static void walk_stack(struct sprof_ref ref, struct sprof_context at, uint64_t context, uint32_t tid, size_t first)
 {
 	uint64_t begin = 0;
 	if (read_stack(&source, table, &header, ref.index, &walk.stack, walk.barriers, MAX_BARRIERS) != READ_ACCEPTED ||
@@ -189,6 +193,7 @@ static void walk_stack(struct sprof_ref ref, struct sprof_context at, uint32_t t
 		tally.locked++;
 		return;
 	}
+	ck_assert(context == 0 || peek(context, &at, sizeof(at)));
 	bool matched = walk_from(at);
 	ck_assert(peek(table + header.off_stack + ref.index * sizeof(walk.stack), &begin, 8));
 	if (begin != walk.stack.seq_end)
@@ -206,17 +211,18 @@ static bool is_complete(const struct sprof_context *context)
 	return context->pc != 0 && context->sp != 0;
 }
 
-static bool find_thread(uint32_t tid, struct sprof_thread *ret)
+static uint64_t find_thread(uint32_t tid, struct sprof_thread *ret)
 {
-	uint32_t n_probe[2] = {
-		0, 0}; /* and a reserved word: the reader reads by eight bytes. It grows as threads attach */
+	/* It grows as threads attach. With the word after it: reads are of eight bytes. */
+	uint32_t n_probe[2] = {0, 0};
 	ck_assert(peek(table + offsetof(struct sprof_header, n_probe), n_probe, sizeof(n_probe)));
-	for (uint32_t i = 0; i < n_probe[0]; i++)
-		if (peek(table + header.off_thread + SPROF_THREAD_SLOT(tid, i, header.cap_thread) * sizeof(*ret), ret,
-			 sizeof(*ret)) &&
-		    ret->tid == tid)
-			return true;
-	return false;
+	for (uint32_t i = 0; i < n_probe[0]; i++) {
+		uint64_t address =
+			table + header.off_thread + SPROF_THREAD_SLOT(tid, i, header.cap_thread) * sizeof(*ret);
+		if (peek(address, ret, sizeof(*ret)) && ret->tid == tid)
+			return address;
+	}
+	return 0;
 }
 
 /* The rules, for a thread that stands still. */
@@ -227,7 +233,8 @@ static void sample(pid_t tid)
 	struct sprof_stack user;
 	ck_assert_int_eq(ptrace(PTRACE_GETREGS, tid, NULL, &registers), 0);
 	struct sprof_context at = {.pc = registers.rip, .sp = registers.rsp, .fp = registers.rbp};
-	if (!find_thread((uint32_t)tid, &thread))
+	uint64_t record = find_thread((uint32_t)tid, &thread);
+	if (record == 0)
 		return;
 	if (thread.seq & 1) {
 		tally.switching++;
@@ -235,7 +242,8 @@ static void sample(pid_t tid)
 	}
 	if (thread.foreign_depth > 0 && is_complete(&thread.foreign_context)) {
 		tally.foreign++;
-		walk_stack(thread.foreign, thread.foreign_context, thread.tid, 0);
+		walk_stack(thread.foreign, thread.foreign_context,
+			   record + offsetof(struct sprof_thread, foreign_context), thread.tid, 0);
 		return;
 	}
 	if (thread.user.gen == 0 ||
@@ -244,10 +252,11 @@ static void sample(pid_t tid)
 		return;
 	}
 	if (at.sp >= user.lo && at.sp <= user.hi && !range_of(at.pc, SPROF_RANGE_SETS_SP)) {
-		walk_stack(thread.user, at, thread.tid, 1);
+		walk_stack(thread.user, at, 0, thread.tid, 1);
 	} else if (is_complete(&thread.jump_context)) {
 		tally.jumped++;
-		walk_stack(thread.user, thread.jump_context, thread.tid, 0);
+		walk_stack(thread.user, thread.jump_context, record + offsetof(struct sprof_thread, jump_context),
+			   thread.tid, 0);
 	} else {
 		tally.native++;
 	}

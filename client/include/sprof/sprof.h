@@ -188,7 +188,8 @@ SPROF_API int sprof_barrier_pop(struct sprof_table *table, struct sprof_stack *s
 /* Where the youngest barrier leads from now on. -ENOENT: there is none. */
 SPROF_API int sprof_barrier_replace(struct sprof_table *table, struct sprof_stack *stack, uint64_t original_pc);
 
-/* Unwinding (exception, longjmp) to sp: removes all barriers with slot < sp, and returns how many. Their frames are gone. */
+/* Unwinding (exception, longjmp) to sp: removes all barriers with slot < sp, and returns how many. Unlock only once
+ * the stack pointer is there: until then their frames can be walked. */
 SPROF_API uint32_t sprof_barrier_unwind(struct sprof_table *table, struct sprof_stack *stack, uint64_t sp);
 
 /* Removes all: the slots have been restored. */

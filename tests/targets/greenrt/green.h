@@ -82,6 +82,7 @@ void green_start(struct green *green); /* parked, at the beginning of green_work
 void green_safepoint(struct green *green);
 /* Unwinds, past barriers, to where green->recover was saved. */
 void green_panic(struct green *green) __attribute__((noreturn));
+void green_recovered(struct green *green); /* the first thing there */
 void green_schedule(struct green_worker *worker);
 
 /* collector.c */

@@ -114,8 +114,13 @@ void green_panic(struct green *green)
 	jump.rsp = green->stack->hi - jump.rsp;
 	jump.rbp = green->stack->hi - jump.rbp;
 	sprof_barrier_unwind(green_table, green->stack, jump.rsp);
-	sprof_unlock(green->stack);
+	/* With the lock held: until sp has changed, the frames that lost their barriers can be walked. */
 	green_restore(&jump);
+}
+
+void green_recovered(struct green *green)
+{
+	sprof_unlock(green->stack);
 }
 
 void green_barrier_helper(struct green *green)

@@ -200,6 +200,7 @@ MANAGED n_0_3(struct green *green)
 		green->recover.rbp = green->stack->hi - green->recover.rbp;
 		n_0_3_0(green, draw(green, green_depth));
 	} else {
+		green_recovered(green_current);
 		burn(green_current, N_0_3, BURN);
 	}
 	n_0_3_1(green_current); /* what was in registers may be of before */
