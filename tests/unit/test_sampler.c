@@ -185,6 +185,10 @@ START_TEST(threads_born_while_arming_are_sampled_once)
 	arming_start(arming);
 	while (child.shared->n < ALL)
 		drain_for(&tally, 20);
+	for (int i = 0; i < ALL; i++)
+		while (!child.shared->tids[i])
+			usleep(1000);
+	tally.strangers = 0; /* until now one could be sampled before it had told its number */
 	uint64_t before_ns[ALL], count_before[ALL];
 	drain_for(&tally, 200);
 	for (int i = 0; i < ALL; i++) {
