@@ -191,6 +191,11 @@ class Start(Case):
         opened = 'chmod 777 "$(dirname "${2#*=}")" && exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
         self.refuse("CAP_BPF|root", prefix=["sh", "-c", opened, "sh"])
 
+    def test_kernel_too_old(self):
+        """A kernel that says 2.6 (the personality UNAME26) and does not take the program."""
+        old = "mount -t tmpfs none /sys/kernel/btf && mount -t tmpfs none /boot && exec setarch x86_64 --uname-2.6 \"$@\""
+        self.refuse(r"Linux 2\.6\S* is too old.*6\.1", prefix=["unshare", "-m", "sh", "-c", old, "sh"])
+
     def test_no_btf(self):
         hidden = "mount -t tmpfs none /sys/kernel/btf && mount -t tmpfs none /boot && exec \"$@\""
         self.refuse("BTF", prefix=["unshare", "-m", "sh", "-c", hidden, "sh"])
