@@ -10,6 +10,15 @@ cd "$source" || exit 1
 	echo "test.sh: BPF, perf events and the systemd in a box need root: run sudo $0" >&2
 	exit 1
 }
+# In a chroot on a plain directory no mount namespace can be made, since its root is no mount: go on in a root that is one.
+if [ -z "${SPROF_TEST_ROOT:-}" ] && ! unshare -m true 2>/dev/null; then
+	root=$(mktemp -d /tmp/sprofd-root.XXXXXX)
+	if mount --rbind / "$root" && mount --make-rslave "$root"; then
+		trap 'umount -R -l "$root"; rmdir "$root"' EXIT
+		SPROF_TEST_ROOT=1 chroot "$root" "$source/scripts/test.sh" "$@"
+		exit $?
+	fi
+fi
 export HOME=${HOME:-/root}
 paranoid_file=/proc/sys/kernel/perf_event_paranoid
 paranoid=$(cat $paranoid_file)
