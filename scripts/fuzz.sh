@@ -13,12 +13,12 @@ seconds=${1:-60}
 }
 shift || true
 scripts/deps.sh --test || exit 1
-cmake --preset fuzz >/dev/null && cmake --build build-fuzz || exit 1
-
 names=("$@")
-[ ${#names[@]} -gt 0 ] || for path in build-fuzz/tests/fuzz/fuzz_*; do
-	[ ! -x "$path" ] || [ -d "$path" ] || names+=("$(basename "$path" | sed 's/^fuzz_//')")
+[ ${#names[@]} -gt 0 ] || for path in tests/fuzz/fuzz_*.c; do
+	names+=("$(basename "$path" .c | sed 's/^fuzz_//')")
 done
+cmake --preset fuzz >/dev/null && cmake --build build-fuzz --target "${names[@]/#/fuzz_}" || exit 1
+
 failed=0
 for name in "${names[@]}"; do
 	found=build-fuzz/found/$name
