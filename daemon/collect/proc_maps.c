@@ -32,12 +32,14 @@ static void undo_escapes(char *name)
 	*to = '\0';
 }
 
-static void cut_deleted(char *name)
+static bool cut_deleted(char *name)
 {
 	static const char suffix[] = " (deleted)";
 	size_t length = strlen(name), suffix_length = sizeof(suffix) - 1;
-	if (length > suffix_length && !strcmp(name + length - suffix_length, suffix))
+	bool deleted = length > suffix_length && !strcmp(name + length - suffix_length, suffix);
+	if (deleted)
 		name[length - suffix_length] = '\0';
+	return deleted;
 }
 
 int proc_maps_parse_line(char *line, struct proc_maps_line *ret)
@@ -45,8 +47,9 @@ int proc_maps_parse_line(char *line, struct proc_maps_line *ret)
 	struct proc_maps_line parsed = {.name = ""};
 	int name_at = 0;
 	/* fs/proc/task_mmu.c, show_map_vma: start-end perms offset major:minor inode   name */
-	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*x:%*x %" SCNu64 "%n", &parsed.start, &parsed.end,
-		   parsed.protection, &parsed.offset, &parsed.inode, &name_at) != 5 ||
+	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %" SCNx32 ":%" SCNx32 " %" SCNu64 "%n", &parsed.start,
+		   &parsed.end, parsed.protection, &parsed.offset, &parsed.device_major, &parsed.device_minor,
+		   &parsed.inode, &name_at) != 7 ||
 	    name_at == 0 || strlen(parsed.protection) != 4 || parsed.end <= parsed.start)
 		return -EINVAL;
 	char *name = line + name_at;
@@ -55,7 +58,7 @@ int proc_maps_parse_line(char *line, struct proc_maps_line *ret)
 	name += strspn(name, " ");
 	undo_escapes(name);
 	if (parsed.inode)
-		cut_deleted(name);
+		parsed.deleted = cut_deleted(name);
 	parsed.name = name;
 	*ret = parsed;
 	return 0;
@@ -145,8 +148,21 @@ static int add_line(struct collection *collection, const struct proc_maps_line *
 	return 0;
 }
 
-static int read_lines(FILE *file, struct collection *collection)
+static int collect_line(void *context, const struct proc_maps_line *line)
 {
+	struct collection *collection = context;
+	if (collection->n && line->start < collection->mappings[collection->n - 1].end)
+		return 0;
+	return add_line(collection, line);
+}
+
+int proc_maps_for_each(pid_t tid, proc_maps_line_fn call, void *context)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)tid);
+	_cleanup_fclose_ FILE *file = fopen(path, "re");
+	if (!file)
+		return errno == ENOENT ? -ESRCH : -errno;
 	_cleanup_free_ char *line = NULL;
 	size_t room = 0;
 	ssize_t length;
@@ -154,13 +170,8 @@ static int read_lines(FILE *file, struct collection *collection)
 		if (line[length - 1] == '\n')
 			line[length - 1] = '\0';
 		struct proc_maps_line parsed;
-		if (proc_maps_parse_line(line, &parsed) < 0)
-			continue;
-		/* The kernel writes page by page while the target goes on: a mapping may show twice, or overlap its successor. */
-		if (collection->n && parsed.start < collection->mappings[collection->n - 1].end)
-			continue;
-		int r = add_line(collection, &parsed);
-		if (r < 0)
+		int r = proc_maps_parse_line(line, &parsed) < 0 ? 0 : call(context, &parsed);
+		if (r != 0)
 			return r;
 	}
 	return errno ? -errno : 0;
@@ -182,13 +193,8 @@ static size_t main_index(const struct collection *collection)
 /* Reads the mappings by one thread's /proc. */
 static int read_thread(pid_t tid, struct collection *collection)
 {
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)tid);
-	_cleanup_fclose_ FILE *file = fopen(path, "re");
-	if (!file)
-		return errno == ENOENT ? -ESRCH : -errno;
 	collection->pid = tid;
-	return read_lines(file, collection);
+	return proc_maps_for_each(tid, collect_line, collection);
 }
 
 /* A leader that has ended before its threads has no mappings to show any more: its threads do. */

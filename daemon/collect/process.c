@@ -1,5 +1,6 @@
 #include "collect/process.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -182,13 +183,55 @@ void process_cgroup(pid_t pid, char *ret, size_t bytes)
 	}
 }
 
-static bool same_user_namespace(pid_t pid)
+/* Whether it is in the namespace of this kind that we are in; false when that cannot be seen. */
+static bool same_namespace(pid_t pid, const char *kind)
 {
-	char path[64];
+	char path[64], own[64];
 	struct stat theirs, ours;
-	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
-	return stat(path, &theirs) == 0 && stat("/proc/self/ns/user", &ours) == 0 && theirs.st_ino == ours.st_ino &&
+	snprintf(path, sizeof(path), "/proc/%d/ns/%s", (int)pid, kind);
+	snprintf(own, sizeof(own), "/proc/self/ns/%s", kind);
+	return stat(path, &theirs) == 0 && stat(own, &ours) == 0 && theirs.st_ino == ours.st_ino &&
 	       theirs.st_dev == ours.st_dev;
+}
+
+bool process_shares_time(pid_t pid)
+{
+	return access("/proc/self/ns/time", F_OK) < 0 ||
+	       same_namespace(pid, "time"); /* a kernel without them has one time */
+}
+
+pid_t process_living_thread(pid_t pid)
+{
+	struct process process;
+	char path[64];
+	if (process_read(pid, &process) < 0 || process.state != 'Z')
+		return pid;
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	_cleanup_closedir_ DIR *directory = opendir(path);
+	struct dirent *entry;
+	while (directory && (entry = readdir(directory))) {
+		pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+		if (tid > 0 && process_read(tid, &process) == 0 && process.tgid == pid && process.state != 'Z')
+			return tid;
+	}
+	return pid;
+}
+
+int process_inner_tid(pid_t pid, pid_t tid, uint32_t *ret)
+{
+	char name[64], status[8192] = "";
+	uint64_t number = 0, next;
+	snprintf(name, sizeof(name), "task/%d/status", (int)tid);
+	ssize_t n = read_small(pid, name, status, sizeof(status));
+	if (n < 0)
+		return (int)n;
+	int level = 0; /* the outermost namespace first: fs/proc/array.c, task_state */
+	for (; status_number(status, "NSpid", level, 10, &next) == 0; level++)
+		number = next;
+	if (level == 0 || number == 0 || number > UINT32_MAX)
+		return -EINVAL;
+	*ret = (uint32_t)number;
+	return 0;
 }
 
 bool process_is_wholly_own(pid_t pid, uid_t uid, gid_t gid)
@@ -208,7 +251,7 @@ bool process_is_wholly_own(pid_t pid, uid_t uid, gid_t gid)
 	/* fs/proc/base.c, task_dump_owner: the files of a process that is not dumpable belong to root. */
 	struct stat st;
 	snprintf(path, sizeof(path), "/proc/%d/mem", (int)pid);
-	return stat(path, &st) == 0 && st.st_uid == uid && st.st_gid == gid && same_user_namespace(pid);
+	return stat(path, &st) == 0 && st.st_uid == uid && st.st_gid == gid && same_namespace(pid, "user");
 }
 
 bool process_whole_owner(pid_t pid, uid_t *ret_uid, gid_t *ret_gid)

@@ -25,6 +25,13 @@ int process_parse_stat(const char *text, struct process *ret);
 /* Reads /proc/PID. -ESRCH when there is none. */
 int process_read(pid_t pid, struct process *ret);
 
+/* A thread of the process that can be asked about its memory: pid itself, unless the leader has ended before its threads. */
+pid_t process_living_thread(pid_t pid);
+/* The number that thread tid of process pid has in its innermost pid namespace (what gettid() returns there). -ESRCH; -EINVAL. */
+int process_inner_tid(pid_t pid, pid_t tid, uint32_t *ret);
+/* Whether the process is in our time namespace: then start times are as /proc shows them to us. False when it cannot be known. */
+bool process_shares_time(pid_t pid);
+
 /* Opens a pidfd and checks, before and after, that it is a live process (not a thread, a kernel thread or a zombie):
  * -ESRCH, -EINVAL, -EOPNOTSUPP with a text for people. *ret_pidfd is the caller's. */
 int process_open(pid_t pid, int *ret_pidfd, struct process *ret, struct error *err);

@@ -25,6 +25,7 @@ new_tree()
 	echo '#include <linux/types.h>' > "$work/tree/bpf/record.h"
 	echo '#include <stdint.h>' > "$work/tree/proto/limits.h"
 	echo '#pragma once' > "$work/tree/client/include/sprof/sprof.h"
+	echo '#include <stdint.h>' > "$work/tree/client/include/sprof/barrier_abi.h"
 	echo '#include "sprof/sprof.h"' > "$work/tree/client/tool/main.c"
 }
 
@@ -56,6 +57,11 @@ permits daemon/app/x.c '#include "serve/serve.h"'
 permits client/tool/x.c '#include "control.pb-c.h"'
 permits daemon/elf/x.c '#include "proto/limits.h"'
 permits bpf/x.c '#include "bpf/record.h"'
+permits daemon/collect/x.c '#include <sprof/barrier_abi.h>'
+permits daemon/reconcile/x.c '#include <sprof/barrier_abi.h>'
+permits daemon/app/x.c '#include <sprof/barrier_abi.h>'
+permits bpf/x.h '#include "sprof/barrier_abi.h"'
+permits client/tool/x.c '#include <sprof/barrier_abi.h>'
 permits daemon/store/x.c '/* as in #include "serve/serve.h" */'
 
 refuses daemon/base/x.c '#include "model/model.h"'
@@ -70,6 +76,12 @@ refuses daemon/serve/x.c '#include "app/app.h"'
 refuses daemon/elf/x.c '#include "symbolize/symbolize.h"'
 refuses daemon/symbolize/x.c '#include "elf/elf.h"'
 refuses daemon/store/x.c '#include "sprof/sprof.h"'
+refuses daemon/app/x.c '#include <sprof/sprof.h>'
+refuses daemon/collect/x.c '#include <sprof/sprof.h>'
+refuses bpf/x.h '#include <sprof/sprof.h>'
+refuses daemon/base/x.c '#include <sprof/barrier_abi.h>'
+refuses daemon/elf/x.c '#include <sprof/barrier_abi.h>'
+refuses proto/x.h '#include <sprof/barrier_abi.h>'
 refuses daemon/app/x.c '#include "elf/elf.h"'
 refuses client/tool/x.c '#include "base/base.h"'
 refuses client/tool/x.c '#include "../../daemon/base/base.h"'
