@@ -39,7 +39,27 @@ enum outcome {
 	  "a return address is not in executable memory: code built without frame pointers")                    \
 	X(COMPAT, compat, 0, "32-bit code: only the sampled address is known")                                  \
 	X(UNREADABLE, unreadable, 0, "stack memory could not be read at the moment of the sample")              \
-	X(TOO_DEEP, too_deep, 0, "deeper than the record holds")
+	X(TOO_DEEP, too_deep, 0, "deeper than the record holds")                                                \
+	X(TABLE_ROOT, table_root, 1, "the end of a stack, as the barrier-lock table has it")                    \
+	X(FOREIGN_LOCKED, foreign_locked, 0,                                                                    \
+	  "in foreign code, while the stack of its caller was locked: the native frames alone")                 \
+	X(USER_LOCKED, user_locked, 0, "the stack was locked by the runtime: not walked")                       \
+	X(SYSTEM_ONLY, system_only, 0, "the user stack was locked by the runtime: the system stack alone")      \
+	X(RESUMER_LOCKED, resumer_locked, 0,                                                                    \
+	  "the stack of whoever resumed the fiber was locked by the runtime: the fiber alone")                  \
+	X(STACK_CHANGED, stack_changed, 0, "the runtime changed the stack during the walk: its frames dropped") \
+	X(SETS_SP, sets_sp, 0, "in the middle of a stack switch: not walked")                                   \
+	X(TABLE_SWITCHING, table_switching, 0, "the thread was changing its record in the barrier-lock table")  \
+	X(BARRIER_MISMATCH, barrier_mismatch, 0,                                                                \
+	  "a hijacked return address that the barrier-lock table does not have next")                           \
+	X(STACK_NOT_TRUSTED, stack_not_trusted, 0,                                                              \
+	  "the table names a stack that is gone, another thread's, or makes no sense")                          \
+	X(TOO_MANY_STACKS, too_many_stacks, 0, "fibers that resumed one another, more than the record holds")   \
+	X(TABLE_NOT_RESIDENT, table_not_resident, 0,                                                            \
+	  "the barrier-lock table was not in memory: have it locked (mlock)")                                   \
+	X(TABLE_CHANGED, table_changed, 0, "the barrier-lock table's ranges of code had just changed")          \
+	X(TABLE_FOREIGN_PROCESS, table_foreign_process, 0,                                                      \
+	  "a hijacked return address in a process that shares another's barrier-lock table (vfork)")
 
 enum stack_end {
 #define STACK_END_ENUM(NAME, name, complete, text) STACK_END_##NAME,

@@ -7,6 +7,7 @@
 enum {
 	RECORD_MAX_USER_FRAMES = 1024,
 	RECORD_MAX_KERNEL_FRAMES = 127,
+	RECORD_MAX_SEGMENTS = 32,
 	RECORD_COMM_BYTES = 16,
 	MAX_TARGET_SLOTS = 1024,
 };
@@ -21,9 +22,12 @@ enum {
 
 enum record_flag {
 	RECORD_KERNEL_MODE = 1, /* the interrupt hit in the kernel */
+	RECORD_TABLE_AGED = 2,  /* what the program was told of the barrier-lock table is no longer so: read it again */
+	RECORD_IN_TRAMPOLINE = 4, /* the sampled pc lies in a trampoline of the barrier-lock table */
 };
 
-/* One sample: header, then n_kernel + n_user addresses, kernel first, each part leaf first. */
+/* One sample: header, then n_kernel + n_user addresses, kernel first, each part leaf first; then, of a process that publishes a barrier-lock
+ * table, n_segments struct record_segment and n_barriers words (BARRIER_WORD). */
 struct record {
 	__u32 bytes;  /* of the whole record, frames included */
 	__u32 serial; /* of the target, so that a reused slot is told apart */
@@ -41,11 +45,50 @@ struct record {
 	__u32 map_count;  /* mm->map_count */
 	char comm[RECORD_COMM_BYTES];
 	__u16 n_kernel, n_user; /* frames */
-	__u8 user_end;          /* enum stack_end */
+	__u8 user_end;          /* enum stack_end; of a record with segments, what reconcile makes of it */
 	__u8 flags;             /* enum record_flag */
-	__u16 reserved;
+	__u8 n_segments;
+	__u8 thread_flags; /* sprof_thread.flags, low bits */
+	__u16 n_barriers;
+	__u16 reserved[3];
 	__u64 frames[];
 };
+
+/* A walk of a process with a barrier-lock table is made of segments, leafmost first: each on one stack, from one start, under the lock of that
+ * very stack. The program walks speculatively; whether a segment holds is for reconcile to say, by what stands here. */
+enum segment_kind {
+	SEGMENT_START,   /* the sampled registers, on a stack that the thread owns */
+	SEGMENT_NATIVE,  /* the same, on a stack that is not in the table, or in foreign code: no lock, no barriers */
+	SEGMENT_ENTERED, /* where the stack pointer of a native walk came to lie in a known stack */
+	SEGMENT_JUMP,    /* from the end of the system stack: the thread's jump context */
+	SEGMENT_FOREIGN, /* the thread's foreign context */
+	SEGMENT_RESUMER, /* from the end of a fiber's stack: its resumer context */
+	SEGMENT_LIBCALL, /* the thread's libcall context */
+	SEGMENT_KINDS
+};
+enum segment_lock {
+	SEGMENT_NO_LOCK,    /* none is needed */
+	SEGMENT_LOCKED,     /* version_begin was seq_end before, version_end is seq_begin after */
+	SEGMENT_BUSY,       /* held: not walked */
+	SEGMENT_UNREADABLE, /* not resident: not walked */
+	SEGMENT_REFUSED,    /* stale, another thread's, malformed: not walked */
+	SEGMENT_LOCKS
+};
+enum segment_flag {
+	SEGMENT_ON_SYSTEM = 1, /* runs on the thread's system stack */
+	SEGMENT_SETS_SP = 2,   /* starts in a range where the stack pointer is being changed */
+};
+struct record_segment {
+	__u8 kind, lock, end, flags; /* end: enum stack_end, where the segment's own walk stopped */
+	__u16 first, n;              /* of the user frames */
+	__u32 index, gen;            /* the stack; gen 0: none */
+	__u64 version_begin, version_end;
+};
+
+/* A return address that was hijacked: user frame `frame` is what the barrier of the word at `slot` leads to. One word each, ascending by frame. */
+#define BARRIER_WORD(slot, frame) ((__u64)(slot) << 16 | (__u16)(frame))
+#define BARRIER_SLOT(word)        ((__u64)(word) >> 16)
+#define BARRIER_FRAME(word)       ((__u16)(word))
 
 /* A thread that may carry two events belongs to the first of them to fire, which claims it here. The daemon frees the claims of
  * threads that are gone. */
@@ -58,11 +101,16 @@ struct claim {
 #define CLAIM_THREAD(tid, start_ns) (((__u64)(start_ns) << 22) | ((__u64)(tid)&0x3fffff))
 #define CLAIM_TID(thread)           ((__u32)((thread)&0x3fffff))
 
+enum target_flag {
+	TARGET_CHECK_CLAIMS = 1, /* some thread may carry two events: tell them apart by claims */
+	TARGET_HAS_TABLE = 2,    /* it publishes a barrier-lock table: see the map `tables` */
+};
+
 /* What the daemon tells the BPF program about a target; one per slot. */
 struct target_config {
-	__u32 serial;       /* 0: slot free */
-	__u16 generation;   /* events of any other are not accepted */
-	__u16 check_claims; /* some thread may carry two events: tell them apart by claims */
+	__u32 serial;     /* 0: slot free */
+	__u16 generation; /* events of any other are not accepted */
+	__u16 flags;      /* enum target_flag */
 };
 
 /* What the BPF program counts; one per slot and CPU. */
@@ -73,7 +121,8 @@ struct target_counters {
 
 #ifndef __bpf__
 #include <stddef.h>
-_Static_assert(sizeof(struct record) == 96, "record header");
-_Static_assert(offsetof(struct record, frames) == 96, "frames follow the header");
+_Static_assert(sizeof(struct record) == 104, "record header");
+_Static_assert(offsetof(struct record, frames) == 104, "frames follow the header");
+_Static_assert(sizeof(struct record_segment) == 32, "whole words");
 _Static_assert(sizeof(struct target_config) == 8, "read in one load");
 #endif

@@ -5,6 +5,7 @@
 #include <linux/bpf_perf_event.h>
 #include <linux/perf_event.h>
 #include <stdbool.h>
+#include <stddef.h>
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
@@ -17,16 +18,16 @@ static long unwind_read(void *to, __u32 bytes, __u64 address, void *memory __att
 {
 	return bpf_probe_read_user(to, bytes, (void *)address);
 }
-#include "bpf/unwind.h"
+#include "bpf/walk.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 enum {
 	CLAIM_PROBES = 16,
-	MAX_FRAMES = RECORD_MAX_KERNEL_FRAMES + RECORD_MAX_USER_FRAMES,
 	MAX_PID_NAMESPACE_LEVEL = 32, /* MAX_PID_NS_LEVEL */
 	USER32_CS = 0x23,
 	MAX_UNBOOKED_NS = 1000000000, /* the scheduler books at every tick */
+	NS_PER_TICK = 10000000,       /* USER_HZ is 100 */
 };
 
 const volatile __u32 daemon_pid_namespace;               /* inum of the daemon's */
@@ -50,18 +51,27 @@ __u64 targets[MAX_TARGET_SLOTS]; /* struct target_config, written and read as on
 /* Threads that may carry two events: the first event to fire claims the thread. */
 struct claim claims[CLAIMS];
 
-struct scratch {
-	struct unwind_window window;
-	__u64 record[sizeof(struct record) / sizeof(__u64)];
-	__u64 frames[MAX_FRAMES]; /* record.frames: right behind the header */
-};
-_Static_assert(sizeof(struct record) % sizeof(__u64) == 0, "frames follow without a gap");
+/* The state of a walk, one for each CPU. (A value of a per-CPU array may have 32 KiB at the most.) */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* the number of CPUs: set by the daemon */
+	__type(key, __u32);
+	__type(value, struct walk);
+} walks SEC(".maps");
+
+/* Of targets with TARGET_HAS_TABLE. Replaced as a whole, so that a walk has one or the other. */
+struct table_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct scratch);
-} scratches SEC(".maps");
+	__type(value, struct table_config);
+};
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_TARGET_SLOTS);
+	__type(key, __u32);
+	__array(values, struct table_map);
+} tables SEC(".maps");
 
 static struct perf_event *event_of(struct bpf_perf_event_data *ctx)
 {
@@ -148,23 +158,22 @@ static enum outcome claim_thread(struct task_struct *task, __u64 cookie)
 	return OUTCOME_CLAIM_TABLE_FULL;
 }
 
-struct walk {
-	struct scratch *scratch;
-	struct unwind_registers registers;
-	__u32 n; /* frames written so far, kernel's included */
-	int end;
+/* What bpf_loop hands on: pointers that cannot be kept in a map. */
+struct walking {
+	struct walk *walk;
+	const struct table_config *table;
 };
 
-static long walk_step(__u32 index __attribute__((unused)), struct walk *walk)
+static long step(__u32 index __attribute__((unused)), struct walking *walking)
 {
-	struct scratch *scratch = walk->scratch;
-	__u32 n = walk->n;
-	if (n >= MAX_FRAMES)
-		return 1;
-	scratch->frames[n] = walk->registers.pc;
-	walk->n = n + 1;
-	walk->end = unwind_step_frame_pointer(&walk->registers, &scratch->window, NULL);
-	return walk->end != UNWIND_GOES_ON;
+	return walk_step(walking->walk, walking->table, NULL);
+}
+
+static long read_version(__u32 i, struct walking *walking)
+{
+	if (walking->table)
+		walk_read_version(walking->walk, walking->table, walking->walk->n_segments - 1 - i, NULL);
+	return 0;
 }
 
 /* The registers with which the thread entered the kernel, or was interrupted. false: it has no user side. */
@@ -185,39 +194,92 @@ static bool user_registers(struct bpf_perf_event_data *ctx, struct task_struct *
 	return ret->pc != 0;
 }
 
-static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct scratch *scratch,
-		      __u32 n_kernel)
+/* The number of a task in its innermost pid namespace: what gettid() returns there. */
+static __u32 innermost_number(struct task_struct *task)
 {
-	struct record *record = (void *)scratch->record;
-	struct walk walk = {.scratch = scratch, .n = n_kernel, .end = UNWIND_GOES_ON};
+	__u32 level = task->thread_pid->level;
+	bool matches;
+	return level == 0 || level > MAX_PID_NAMESPACE_LEVEL ? (__u32)task->pid : number_at(task, level, &matches);
+}
+
+static const struct table_config *table_of(struct task_struct *task, __u32 slot, __u16 target_flags, __u32 *ret_flags)
+{
+	__u32 zero = 0;
+	if (!(target_flags & TARGET_HAS_TABLE))
+		return NULL;
+	void *inner = bpf_map_lookup_elem(&tables, &slot);
+	const struct table_config *table = inner ? bpf_map_lookup_elem(inner, &zero) : NULL;
+	if (table && table->exec_id && table->exec_id != task->self_exec_id && !MUTANT(exec_id)) {
+		*ret_flags |= RECORD_TABLE_AGED;
+		return NULL;
+	}
+	return table;
+}
+
+static void walk_all(struct walk *walk, const struct table_config *table)
+{
+	struct walking walking = {.walk = walk, .table = table};
+	bpf_loop(WALK_STEPS, step, &walking, 0);
+	if (!table)
+		return;
+	bpf_loop(walk->n_segments, read_version, &walking, 0);
+	if (!walk_again(walk))
+		return;
+	bpf_loop(WALK_STEPS, step, &walking, 0);
+	bpf_loop(walk->n_segments, read_version, &walking, 0);
+}
+
+static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *walk, __u32 slot,
+		      __u16 target_flags)
+{
+	struct record *record = (void *)walk->record;
 	__u64 cs = 0;
-	record->n_user = 0;
 	record->user_end = STACK_END_NONE;
-	if (!user_registers(ctx, task, record->flags & RECORD_KERNEL_MODE, &walk.registers, &cs))
+	if (!user_registers(ctx, task, record->flags & RECORD_KERNEL_MODE, &walk->registers, &cs))
 		return;
 	if ((__u16)cs == USER32_CS) {
-		if (n_kernel >= MAX_FRAMES)
-			return;
-		scratch->frames[n_kernel] = walk.registers.pc;
-		record->n_user = 1;
+		walk_add_frame(walk, walk->registers.pc);
 		record->user_end = STACK_END_COMPAT;
 		return;
 	}
-	scratch->window.n = 0;
-	bpf_loop(RECORD_MAX_USER_FRAMES, walk_step, &walk, 0);
-	record->n_user = (__u16)(walk.n - n_kernel);
-	record->user_end = walk.end == UNWIND_GOES_ON ? STACK_END_TOO_DEEP : (__u8)walk.end;
+	const struct table_config *table = table_of(task, slot, target_flags, &walk->flags);
+	struct barrier_thread who = {};
+	if (table) {
+		who.tid = innermost_number(task);
+		who.start_ticks = task->start_boottime / NS_PER_TICK;
+		who.leader_ticks = task->group_leader->start_boottime / NS_PER_TICK;
+	}
+	walk_start(walk, table, &who, NULL);
+	walk_all(walk, table);
+	record->user_end = (__u8)walk->end;
 }
 
-static __u32 walk_kernel(struct bpf_perf_event_data *ctx, struct scratch *scratch)
+static __u32 walk_kernel(struct bpf_perf_event_data *ctx, struct walk *walk)
 {
-	if (!(((struct record *)scratch->record)->flags & RECORD_KERNEL_MODE))
+	if (!(((struct record *)walk->record)->flags & RECORD_KERNEL_MODE))
 		return 0;
-	long bytes = bpf_get_stack(ctx, scratch->frames, RECORD_MAX_KERNEL_FRAMES * sizeof(__u64), 0);
+	long bytes = bpf_get_stack(ctx, walk->frames, RECORD_MAX_KERNEL_FRAMES * sizeof(__u64), 0);
 	if (bytes <= 0)
 		return 0;
 	__u32 n = (__u32)bytes / sizeof(__u64);
 	return n > RECORD_MAX_KERNEL_FRAMES ? RECORD_MAX_KERNEL_FRAMES : n;
+}
+
+/* Segments and barriers go behind the frames. The words of the record's variable part, or 0: none can be (never; said for the verifier). */
+static __u32 add_tail(struct walk *walk, __u32 words)
+{
+	__u32 segments = walk->n_segments, barriers = walk->n_barriers;
+	if (segments == 0)
+		return words;
+	if (segments > RECORD_MAX_SEGMENTS || barriers > WALK_FRAMES || words > WALK_WORDS)
+		return 0;
+	bpf_probe_read_kernel(&walk->frames[words], segments * sizeof(struct record_segment), walk->segments);
+	words += segments * (sizeof(struct record_segment) / sizeof(__u64));
+	if (words > WALK_WORDS + RECORD_MAX_SEGMENTS * sizeof(struct record_segment) / sizeof(__u64))
+		return 0;
+	if (barriers)
+		bpf_probe_read_kernel(&walk->frames[words], barriers * sizeof(__u64), walk->barriers);
+	return words + barriers;
 }
 
 static void fill_header(struct record *record, struct task_struct *task, struct perf_event *event, __u64 cookie,
@@ -237,8 +299,42 @@ static void fill_header(struct record *record, struct task_struct *task, struct 
 	record->exec_id = task->self_exec_id;
 	record->exec_pages = mm ? (__u32)mm->exec_vm : 0;
 	record->map_count = mm ? (__u32)mm->map_count : 0;
-	record->reserved = 0;
+	record->n_segments = 0;
+	record->thread_flags = 0;
+	record->n_barriers = 0;
 	bpf_get_current_comm(record->comm, sizeof(record->comm));
+}
+
+/* What is left of the last sample on this CPU does not count. */
+static void reset(struct walk *walk)
+{
+	walk->window.n = 0;
+	walk->n = walk->first = 0;
+	walk->next = WALK_NOWHERE;
+	walk->n_segments = walk->n_barriers = walk->n_candidates = 0;
+	walk->flags = 0;
+	walk->thread_at = walk->stop_sp = 0;
+	walk->table.stack.address = walk->table.stack.lo = walk->table.stack.hi = 0;
+}
+
+static enum outcome output(struct walk *walk, __u32 n_kernel)
+{
+	struct record *record = (void *)walk->record;
+	record->n_kernel = (__u16)n_kernel;
+	record->n_user = (__u16)walk->n;
+	record->n_segments = (__u8)walk->n_segments;
+	record->n_barriers = (__u16)walk->n_barriers;
+	record->thread_flags = walk->n_segments ? (__u8)walk->table.thread.flags : 0;
+	record->flags |= (__u8)walk->flags;
+	__u32 words = add_tail(walk, n_kernel + walk->n);
+	__u32 bytes = sizeof(*record) + words * sizeof(__u64);
+	if (bytes > sizeof(*record) + sizeof(walk->frames))
+		return OUTCOME_NO_SCRATCH; /* never; said for the verifier */
+	record->bytes = bytes;
+	/* The daemon drains on a timer, and is woken when the ring fills faster: waking it for each record would cost more than the record. */
+	__u64 wakeup = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP
+										       : BPF_RB_NO_WAKEUP;
+	return bpf_ringbuf_output(&ring, record, bytes, wakeup) == 0 ? OUTCOME_CAPTURED : OUTCOME_RING_FULL;
 }
 
 static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *event, __u64 cookie, __u64 config_word)
@@ -246,38 +342,31 @@ static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *
 	struct target_config config = {
 		.serial = (__u32)config_word,
 		.generation = (__u16)(config_word >> 32),
-		.check_claims = (__u16)(config_word >> 48),
+		.flags = (__u16)(config_word >> 48),
 	};
 	if (!config.serial)
 		return OUTCOME_UNKNOWN_TARGET;
 	if (config.generation != COOKIE_GENERATION(cookie))
 		return OUTCOME_NOT_CURRENT_RATE;
 	struct task_struct *task = bpf_get_current_task_btf();
-	if (config.check_claims) {
+	if (config.flags & TARGET_CHECK_CLAIMS) {
 		enum outcome outcome = claim_thread(task, cookie);
 		if (outcome != OUTCOME_CAPTURED)
 			return outcome;
 	}
-	__u32 zero = 0;
-	struct scratch *scratch = bpf_map_lookup_elem(&scratches, &zero);
-	if (!scratch)
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct walk *walk = bpf_map_lookup_elem(&walks, &cpu);
+	if (!walk)
 		return OUTCOME_NO_SCRATCH;
 
-	struct record *record = (void *)scratch->record;
+	struct record *record = (void *)walk->record;
+	reset(walk);
 	fill_header(record, task, event, cookie, config.serial);
 	record->flags = (long)ctx->regs.rip < 0 ? RECORD_KERNEL_MODE : 0;
-	__u32 n_kernel = walk_kernel(ctx, scratch);
-	record->n_kernel = (__u16)n_kernel;
-	walk_user(ctx, task, scratch, n_kernel);
-
-	__u32 bytes = sizeof(*record) + (n_kernel + record->n_user) * sizeof(__u64);
-	if (bytes > sizeof(*record) + sizeof(scratch->frames))
-		return OUTCOME_NO_SCRATCH; /* never; said for the verifier */
-	record->bytes = bytes;
-	/* The daemon drains on a timer, and is woken when the ring fills faster: waking it for each record would cost more than the record. */
-	__u64 wakeup = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP
-										       : BPF_RB_NO_WAKEUP;
-	return bpf_ringbuf_output(&ring, record, bytes, wakeup) == 0 ? OUTCOME_CAPTURED : OUTCOME_RING_FULL;
+	__u32 n_kernel = walk_kernel(ctx, walk);
+	walk->first = n_kernel;
+	walk_user(ctx, task, walk, COOKIE_SLOT(cookie), config.flags);
+	return output(walk, n_kernel);
 }
 
 SEC("perf_event")

@@ -10,6 +10,8 @@
 #pragma once
 #include "bpf/outcome.h"
 
+#define UNWIND_NOINLINE __attribute__((noinline))
+
 enum {
 	UNWIND_PAGE_BYTES = 4096,
 	UNWIND_FRAME_BYTES = 16, /* saved frame pointer, return address */

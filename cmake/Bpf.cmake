@@ -7,7 +7,7 @@ function(sprof_bpf_skeleton target source)
   set(out ${CMAKE_CURRENT_BINARY_DIR})
   add_custom_command(OUTPUT ${out}/${stem}.bpf.o
     COMMAND ${BPF_CLANG} -target bpf -D__TARGET_ARCH_x86 -D__x86_64__ -mcpu=v3 -g -O2 -Wall -Wextra -Werror
-      -I${CMAKE_SOURCE_DIR} -I/usr/include/${CMAKE_C_LIBRARY_ARCHITECTURE}
+      -I${CMAKE_SOURCE_DIR} -I${CMAKE_SOURCE_DIR}/client/include -I/usr/include/${CMAKE_C_LIBRARY_ARCHITECTURE}
       -c ${CMAKE_CURRENT_SOURCE_DIR}/${source} -o ${out}/${stem}.bpf.o
     DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${source} ${ARGN} VERBATIM)
   add_custom_command(OUTPUT ${out}/${stem}.skel.h

@@ -68,6 +68,14 @@ uint32_t address_space_note(struct address_space *space, const struct record *re
 	return current(space);
 }
 
+const struct maps *address_space_at(const struct address_space *space, const struct record *record)
+{
+	if (!space->seen || space->wanted || space->unsure || record->exec_id != space->exec_id ||
+	    record->exec_pages != space->exec_pages || record->map_count != space->map_count)
+		return NULL;
+	return space->n ? space->versions[space->n - 1] : NULL;
+}
+
 void address_space_note_stack(struct address_space *space, uint32_t version, uint32_t map_count, const uint64_t *user,
 			      uint16_t n_user)
 {

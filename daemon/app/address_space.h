@@ -29,6 +29,8 @@ void address_space_free(struct address_space *space);
 
 /* The version for this record's addresses. *ret_new_program tells that an exec happened since the last record. */
 uint32_t address_space_note(struct address_space *space, const struct record *record, bool *ret_new_program);
+/* The snapshot that is certain to be what the process had mapped when the record was made; NULL: none is. Borrowed. */
+const struct maps *address_space_at(const struct address_space *space, const struct record *record);
 /* A stack was seen for the first time: if an address lies in no mapping, and mappings have changed since, a snapshot is wanted. */
 void address_space_note_stack(struct address_space *space, uint32_t version, uint32_t map_count, const uint64_t *user,
 			      uint16_t n_user);

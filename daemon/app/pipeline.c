@@ -62,6 +62,7 @@ static void on_drain(evutil_socket_t fd, short what, void *context)
 	pipeline_drain(pipeline);
 	for (struct target *target = pipeline->targets; target; target = target->next) {
 		target_refresh_mappings(target);
+		target_refresh_table_if_due(target);
 		for (const struct window *window = target->windows; window; window = window->next) {
 			struct epoch_totals totals;
 			epoch_totals(window->epoch, &totals);

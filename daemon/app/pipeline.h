@@ -9,6 +9,7 @@
 #include "app/target.h"
 #include "base/error.h"
 #include "model/file.h"
+#include "reconcile/reconcile.h"
 #include "serve/serve.h"
 
 struct sampler;
@@ -37,6 +38,7 @@ struct pipeline {
 	uint64_t past_losses[OUTCOME_COUNT]; /* of targets that were dropped */
 	uint64_t past_entries, past_samples;
 	uint64_t started_unix_ns;
+	struct reconcile_room room; /* for the record at hand */
 };
 
 int pipeline_new(struct event_base *base, const struct settings *settings, int listen_fd, gid_t group,

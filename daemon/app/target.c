@@ -90,8 +90,10 @@ static void feed_windows(struct target *target, const struct sample *sample)
 void target_record(struct target *target, const struct record *record, size_t bytes)
 {
 	struct sample sample;
-	enum outcome outcome = reconcile_record(record, bytes, target->clock, &sample);
+	const struct maps *maps = address_space_at(&target->space, record);
+	enum outcome outcome = reconcile_record(record, bytes, maps, target->clock, &target->pipeline->room, &sample);
 	if (outcome == OUTCOME_SAMPLE) {
+		target_note_table(target, record);
 		bool new_program, new_stack = false;
 		uint64_t aged_out = 0;
 		sample.maps_version = address_space_note(&target->space, record, &new_program);

@@ -16,6 +16,7 @@
 #include "app/jobs.h"
 #include "base/error.h"
 #include "bpf/record.h"
+#include "bpf/table.h"
 #include "collect/arming.h"
 #include "collect/process.h"
 #include "control.pb-c.h"
@@ -32,6 +33,18 @@ struct window {
 	struct epoch *epoch;
 	void (*cut_short)(void *context); /* the target ended */
 	void *context;
+};
+
+/* Its barrier-lock table, as the BPF program has been told. */
+struct target_table {
+	bool wanted;    /* is to be looked for */
+	bool published; /* config is in force */
+	bool seen;      /* the next two are of a record */
+	uint32_t map_count;
+	uint64_t exec_id;
+	uint64_t next_ns, interval_ns; /* no look before this moment; between looks that find nothing new */
+	struct table_config config;
+	char problem[ERROR_TEXT_BYTES]; /* why a table that it publishes is not used; empty: no such */
 };
 
 struct target {
@@ -68,6 +81,7 @@ struct target {
 
 	struct thread_clock *clock;
 	struct address_space space;
+	struct target_table table;
 	struct retention *retention;
 	struct window *windows;
 	uint32_t n_pulls;
@@ -116,6 +130,11 @@ void target_settle(struct target *target, enum target_settling what, target_fn d
 void target_supervise(struct target *target);
 /* After each drain: reads the mappings again when that is due. */
 void target_refresh_mappings(struct target *target);
+
+/* After each drain: looks for its barrier-lock table again when that is due. */
+void target_refresh_table_if_due(struct target *target);
+/* What a record tells of the table. */
+void target_note_table(struct target *target, const struct record *record);
 
 /* A record of this target. */
 void target_record(struct target *target, const struct record *record, size_t bytes);

@@ -99,6 +99,7 @@ static void work_attach(void *context)
 			  request->pid);
 		return;
 	}
+	target_job_read_table(job);
 	if (open_events(job, 0, request->frequency_hz, &job->arming) < 0)
 		return;
 	job->has_user = process_whole_owner(request->pid, &job->user, &job->user_group);
@@ -128,6 +129,7 @@ static void done_attach(struct target_job *job)
 	memcpy(target->cgroup, job->cgroup, sizeof(target->cgroup));
 	take_baselines(target, job);
 	(void)address_space_update(&target->space, 0, TAKE_PTR(job->maps), 0);
+	target_job_take_table(job);
 	target_job_submit_next(job, &target->events, work_start, done_start);
 }
 

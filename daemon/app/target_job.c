@@ -29,6 +29,7 @@ void target_job_finish(struct target_job *job)
 		close(job->pidfd);
 	arming_close(job->arming);
 	free(job->baselines);
+	free(job->table);
 	free(job);
 }
 

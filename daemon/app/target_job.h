@@ -17,6 +17,10 @@ struct target_job {
 	struct maps *maps;
 	uint32_t version;
 	uint64_t spent_ns; /* on reading the mappings */
+	struct table_config *table;
+	int table_result; /* of barrier_table_read */
+	struct error table_err;
+	uint64_t exec_id; /* of the program that was known to run when the job began; 0: not known */
 	struct arming *arming;
 	struct arming_baseline *baselines;
 	size_t n_baselines, threads;
@@ -48,3 +52,7 @@ void target_job_count(struct target_job *job);
 void target_job_take_counts(struct target_job *job);
 /* A submitted job that does only that. */
 void target_submit_count(struct target_job *job);
+
+/* Looks for the barrier-lock table: work, and what the event loop then does with what was found. */
+void target_job_read_table(struct target_job *job);
+void target_job_take_table(struct target_job *job);

@@ -29,7 +29,7 @@ struct sampler {
 	size_t drained_records;
 	uint32_t last_serial;
 	int n_cpus;
-	bool slot_taken[MAX_TARGET_SLOTS];
+	bool slot_taken[MAX_TARGET_SLOTS], has_table[MAX_TARGET_SLOTS];
 };
 
 static int silent(enum libbpf_print_level level, const char *format, va_list args)
@@ -90,6 +90,8 @@ static int load(struct sampler *sampler, const struct sampler_options *options)
 	sampler->skeleton->rodata->ring_wakeup_bytes = options->ring_bytes / 4;
 	int r = bpf_map__set_max_entries(sampler->skeleton->maps.ring, (uint32_t)options->ring_bytes);
 	if (r == 0)
+		r = bpf_map__set_max_entries(sampler->skeleton->maps.walks, (uint32_t)sampler->n_cpus);
+	if (r == 0)
 		r = sampler_bpf__load(sampler->skeleton);
 	if (r < 0)
 		return r;
@@ -145,6 +147,30 @@ static void write_config(struct sampler *sampler, uint16_t slot, uint64_t word)
 	__atomic_store_n((uint64_t *)&sampler->skeleton->bss->targets[slot], word, __ATOMIC_SEQ_CST);
 }
 
+/* Changes a slot's word whatever the other thread does to another part of it. */
+static void update_config(struct sampler *sampler, uint16_t slot, void (*change)(struct target_config *, uint16_t),
+			  uint16_t value)
+{
+	uint64_t *word = (uint64_t *)&sampler->skeleton->bss->targets[slot];
+	uint64_t before = __atomic_load_n(word, __ATOMIC_SEQ_CST), after;
+	do {
+		struct target_config config;
+		memcpy(&config, &before, sizeof(config));
+		change(&config, value);
+		after = config_word(config);
+	} while (!__atomic_compare_exchange_n(word, &before, after, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+}
+
+static void set_flag(struct target_config *config, uint16_t flag)
+{
+	config->flags |= flag;
+}
+
+static void clear_flag(struct target_config *config, uint16_t flag)
+{
+	config->flags &= (uint16_t)~flag;
+}
+
 static int reset_counters(struct sampler *sampler, uint32_t slot)
 {
 	struct target_counters *zeros = calloc((size_t)sampler->n_cpus, sizeof(*zeros));
@@ -173,6 +199,31 @@ int sampler_slot_acquire(struct sampler *sampler, uint16_t *ret_slot, uint32_t *
 	return 0;
 }
 
+/* A map of its own for each table, put into the map of tables: the kernel swaps them, and frees the old one when no walk uses it any more. */
+static int insert_table(struct sampler *sampler, uint32_t slot, const struct table_config *config)
+{
+	uint32_t zero = 0;
+	_cleanup_close_ int fd =
+		bpf_map_create(BPF_MAP_TYPE_ARRAY, "sprof_table", sizeof(zero), sizeof(*config), 1, NULL);
+	if (fd < 0)
+		return -errno;
+	if (bpf_map_update_elem(fd, &zero, config, BPF_ANY) < 0 ||
+	    bpf_map_update_elem(bpf_map__fd(sampler->skeleton->maps.tables), &slot, &fd, BPF_ANY) < 0)
+		return -errno;
+	return 0;
+}
+
+int sampler_set_table(struct sampler *sampler, uint16_t slot, const struct table_config *config)
+{
+	uint32_t key = slot;
+	int r = config ? insert_table(sampler, slot, config) : 0;
+	update_config(sampler, slot, config && r == 0 ? set_flag : clear_flag, TARGET_HAS_TABLE);
+	if (sampler->has_table[slot] && (!config || r < 0))
+		bpf_map_delete_elem(bpf_map__fd(sampler->skeleton->maps.tables), &key);
+	sampler->has_table[slot] = config && r == 0;
+	return r;
+}
+
 static void free_claim(struct claim *claim)
 {
 	__atomic_store_n((uint64_t *)&claim->event, 0, __ATOMIC_SEQ_CST); /* before it can be claimed anew */
@@ -196,40 +247,22 @@ static bool uses_claims(const struct sampler *sampler, uint16_t slot)
 	struct target_config config;
 	uint64_t word = __atomic_load_n((uint64_t *)&sampler->skeleton->bss->targets[slot], __ATOMIC_SEQ_CST);
 	memcpy(&config, &word, sizeof(config));
-	return config.check_claims;
+	return config.flags & TARGET_CHECK_CLAIMS;
 }
 
 void sampler_slot_release(struct sampler *sampler, uint16_t slot)
 {
 	bool claimed = uses_claims(sampler, slot);
+	(void)sampler_set_table(sampler, slot, NULL);
 	write_config(sampler, slot, 0);
 	if (claimed)
 		free_claims_of_slot(sampler, slot);
 	sampler->slot_taken[slot] = false;
 }
 
-/* Changes a slot's word whatever the other thread does to another part of it. */
-static void update_config(struct sampler *sampler, uint16_t slot, void (*change)(struct target_config *, uint16_t),
-			  uint16_t value)
-{
-	uint64_t *word = (uint64_t *)&sampler->skeleton->bss->targets[slot];
-	uint64_t before = __atomic_load_n(word, __ATOMIC_SEQ_CST), after;
-	do {
-		struct target_config config;
-		memcpy(&config, &before, sizeof(config));
-		change(&config, value);
-		after = config_word(config);
-	} while (!__atomic_compare_exchange_n(word, &before, after, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
-}
-
 static void change_generation(struct target_config *config, uint16_t generation)
 {
 	config->generation = generation;
-}
-
-static void change_check_claims(struct target_config *config, uint16_t check)
-{
-	config->check_claims = check;
 }
 
 void sampler_accept_generation(struct sampler *sampler, uint16_t slot, uint16_t generation)
@@ -239,7 +272,7 @@ void sampler_accept_generation(struct sampler *sampler, uint16_t slot, uint16_t 
 
 void sampler_check_claims(struct sampler *sampler, uint16_t slot)
 {
-	update_config(sampler, slot, change_check_claims, 1);
+	update_config(sampler, slot, set_flag, TARGET_CHECK_CLAIMS);
 }
 
 size_t sampler_drain(struct sampler *sampler, sampler_record_fn record, void *context)

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "bpf/record.h"
+#include "bpf/table.h"
 
 struct sampler;
 
@@ -33,6 +34,10 @@ void sampler_slot_release(struct sampler *sampler, uint16_t slot);
 void sampler_accept_generation(struct sampler *sampler, uint16_t slot, uint16_t generation);
 /* From now on the slot's threads are told apart by claims, since some may carry two events. Any thread. */
 void sampler_check_claims(struct sampler *sampler, uint16_t slot);
+
+/* What the slot's samples are told of the target's barrier-lock table from now on; NULL: it publishes none. Replaced in one piece: a walk sees the one or the
+ * other. -errno of the kernel; then there is none. */
+int sampler_set_table(struct sampler *sampler, uint16_t slot, const struct table_config *config);
 
 /* Hands every record that is complete when it begins to `record`, in order, and of those that come meanwhile at most a ring buffer full. record->bytes is at least sizeof(struct record), at most `bytes`, which is what the
  * kernel delivered; nothing else is checked. Returns the number of records. */

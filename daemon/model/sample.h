@@ -6,6 +6,11 @@
 
 enum { SAMPLE_COMM_BYTES = 16 };
 
+/* User frames that stand for what has no address; no code is ever there. */
+#define SAMPLE_FRAME_SYSTEM        (UINT64_MAX - 1) /* [System]: the runtime at work, where its stack could not be walked */
+#define SAMPLE_FRAME_GC            (UINT64_MAX - 2) /* [GC]: the same, for its collector */
+#define SAMPLE_FRAME_EXTERNAL_CODE (UINT64_MAX - 3) /* [ExternalCode]: code that is in no known text */
+
 struct sample {
 	uint64_t time_ns;      /* CLOCK_MONOTONIC */
 	uint64_t cpu_ns;       /* CPU time this sample stands for: since the thread's previous sample */

@@ -3,18 +3,27 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "reconcile/segments.h"
+
 static bool is_well_formed(const struct record *record, size_t bytes)
 {
 	/* The ring buffer rounds up to 8 bytes; sizes come from our own program, and are checked all the same. */
 	size_t n_frames = (size_t)record->n_kernel + record->n_user;
 	return record->n_kernel <= RECORD_MAX_KERNEL_FRAMES && record->n_user <= RECORD_MAX_USER_FRAMES &&
-	       record->bytes == sizeof(*record) + n_frames * sizeof(record->frames[0]) && record->bytes <= bytes &&
-	       record->user_end < STACK_END_COUNT && record->tid != 0;
+	       record->n_segments <= RECORD_MAX_SEGMENTS && record->n_barriers <= RECORD_MAX_USER_FRAMES &&
+	       (record->n_segments > 0 || record->n_barriers == 0) &&
+	       record->bytes == sizeof(*record) + n_frames * sizeof(record->frames[0]) +
+					record->n_segments * sizeof(struct record_segment) +
+					record->n_barriers * sizeof(__u64) &&
+	       record->bytes <= bytes && record->user_end < STACK_END_COUNT && record->tid != 0;
 }
 
-enum outcome reconcile_record(const struct record *record, size_t bytes, struct thread_clock *clock, struct sample *ret)
+enum outcome reconcile_record(const struct record *record, size_t bytes, const struct maps *maps,
+			      struct thread_clock *clock, struct reconcile_room *room, struct sample *ret)
 {
-	if (bytes < sizeof(*record) || !is_well_formed(record, bytes))
+	struct segments_stack stack;
+	if (bytes < sizeof(*record) || !is_well_formed(record, bytes) ||
+	    segments_reconcile(record, maps, room->user, &stack) < 0)
 		return OUTCOME_MALFORMED_RECORD;
 	uint64_t cpu_ns;
 	struct thread_moment moment = {
@@ -30,11 +39,11 @@ enum outcome reconcile_record(const struct record *record, size_t bytes, struct 
 		.time_ns = record->time_ns,
 		.cpu_ns = cpu_ns,
 		.tid = record->tid,
-		.user_end = (enum stack_end)record->user_end,
+		.user_end = stack.end,
 		.n_kernel = record->n_kernel,
-		.n_user = record->n_user,
+		.n_user = stack.n,
 		.kernel = (const uint64_t *)record->frames,
-		.user = (const uint64_t *)record->frames + record->n_kernel,
+		.user = stack.user,
 	};
 	memcpy(ret->comm, record->comm, sizeof(ret->comm));
 	ret->comm[sizeof(ret->comm) - 1] = '\0';

@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/utf8.h"
+#include "bpf/mutants.h"
 #include "store/epoch.h"
 
 struct comm_item {
@@ -104,6 +105,21 @@ static int locate_kernel_part(struct builder *builder, const struct stack *stack
 	return 0;
 }
 
+/* What stands for no address (model/sample.h), and the leaf of a stack that could not be walked when it is in no known text (docs/BARRIER-TABLE.md, rule 9). */
+static enum builder_placeholder placeholder_of(const struct stack *stack, const uint64_t *user, size_t i,
+					       const struct maps *maps)
+{
+	bool not_walked = stack->n_user == 2 && (user[1] == SAMPLE_FRAME_SYSTEM || user[1] == SAMPLE_FRAME_GC);
+	if (user[i] == SAMPLE_FRAME_SYSTEM)
+		return PLACEHOLDER_SYSTEM;
+	if (user[i] == SAMPLE_FRAME_GC)
+		return PLACEHOLDER_GC;
+	if (user[i] == SAMPLE_FRAME_EXTERNAL_CODE ||
+	    (i == 0 && not_walked && maps && !maps_find(maps, user[0]) && !MUTANT(external_code)))
+		return PLACEHOLDER_EXTERNAL_CODE;
+	return PLACEHOLDER_NONE;
+}
+
 static int locate_user_part(struct builder *builder, const struct stack *stack, uint32_t *n, bool *ret_cut)
 {
 	struct builder_version *version = builder_version(builder, stack->maps_version);
@@ -111,6 +127,13 @@ static int locate_user_part(struct builder *builder, const struct stack *stack, 
 		return -ENOMEM;
 	const uint64_t *user = stack->frames + stack->n_kernel;
 	for (size_t i = 0; i < stack->n_user; i++) {
+		enum builder_placeholder placeholder = placeholder_of(stack, user, i, version->maps);
+		if (placeholder != PLACEHOLDER_NONE) {
+			int r = builder_locate_placeholder(builder, placeholder, &builder->scratch[(*n)++]);
+			if (r < 0)
+				return r;
+			continue;
+		}
 		uint64_t address = i == 0 ? user[i] : call_address(user[i]);
 		const struct mapping *mapping = version->maps ? maps_find(version->maps, address) : NULL;
 		/* Without a snapshot nothing can be said against any address. */

@@ -23,7 +23,14 @@ struct builder {
 };
 
 /* Stands for what has no address: a frame of its own, so that its CPU time is not lost. */
-enum builder_placeholder { PLACEHOLDER_NONE, PLACEHOLDER_NO_STACK, PLACEHOLDER_KERNEL };
+enum builder_placeholder {
+	PLACEHOLDER_NONE,
+	PLACEHOLDER_NO_STACK,
+	PLACEHOLDER_KERNEL,
+	PLACEHOLDER_SYSTEM,
+	PLACEHOLDER_GC,
+	PLACEHOLDER_EXTERNAL_CODE,
+};
 
 /* The version's entry, added if need be; NULL: -ENOMEM. */
 struct builder_version *builder_version(struct builder *builder, uint32_t version);

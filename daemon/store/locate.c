@@ -11,6 +11,9 @@
 static const char *const placeholder_names[] = {
 	[PLACEHOLDER_NO_STACK] = "[no stack]",
 	[PLACEHOLDER_KERNEL] = "[kernel]",
+	[PLACEHOLDER_SYSTEM] = "[System]",
+	[PLACEHOLDER_GC] = "[GC]",
+	[PLACEHOLDER_EXTERNAL_CODE] = "[ExternalCode]",
 };
 
 struct mapping_item {

@@ -8,6 +8,7 @@
 enum { MAX_FRAMES = RECORD_MAX_KERNEL_FRAMES + RECORD_MAX_USER_FRAMES };
 
 static struct thread_clock *thread_times;
+static struct reconcile_room room;
 
 static void setup(void)
 {
@@ -41,7 +42,7 @@ START_TEST(a_good_record_becomes_a_sample)
 	setup();
 	struct record *record = new_record(2, 3);
 	struct sample sample;
-	ck_assert_int_eq(reconcile_record(record, record->bytes, thread_times, &sample), OUTCOME_SAMPLE);
+	ck_assert_int_eq(reconcile_record(record, record->bytes, NULL, thread_times, &room, &sample), OUTCOME_SAMPLE);
 	ck_assert_uint_eq(sample.time_ns, 1000);
 	ck_assert_uint_eq(sample.cpu_ns, 5000);
 	ck_assert_uint_eq(sample.tid, 42);
@@ -54,7 +55,7 @@ START_TEST(a_good_record_becomes_a_sample)
 	ck_assert_uint_eq(sample.user[0], 0x1002);
 	ck_assert_uint_eq(sample.user[2], 0x1004);
 	record->runtime_ns = 6500;
-	ck_assert_int_eq(reconcile_record(record, record->bytes, thread_times, &sample), OUTCOME_SAMPLE);
+	ck_assert_int_eq(reconcile_record(record, record->bytes, NULL, thread_times, &room, &sample), OUTCOME_SAMPLE);
 	ck_assert_uint_eq(sample.cpu_ns, 1500);
 	free(record);
 	thread_clock_free(thread_times);
@@ -69,7 +70,7 @@ START_TEST(bounds_are_allowed)
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
 		struct record *record = new_record(shapes[i][0], shapes[i][1]);
 		struct sample sample;
-		ck_assert_int_eq(reconcile_record(record, record->bytes, thread_times, &sample), OUTCOME_SAMPLE);
+		ck_assert_int_eq(reconcile_record(record, record->bytes, NULL, thread_times, &room, &sample), OUTCOME_SAMPLE);
 		ck_assert_uint_eq(sample.n_kernel + sample.n_user, shapes[i][0] + shapes[i][1]);
 		free(record);
 	}
@@ -84,7 +85,7 @@ START_TEST(more_may_be_delivered_than_the_record_needs)
 	struct sample sample;
 	record->n_user = 3; /* the ring buffer rounds up */
 	record->bytes -= sizeof(__u64);
-	ck_assert_int_eq(reconcile_record(record, record->bytes + 8, thread_times, &sample), OUTCOME_SAMPLE);
+	ck_assert_int_eq(reconcile_record(record, record->bytes + 8, NULL, thread_times, &room, &sample), OUTCOME_SAMPLE);
 	ck_assert_uint_eq(sample.n_user, 3);
 	free(record);
 	thread_clock_free(thread_times);
@@ -182,7 +183,7 @@ START_TEST(every_malformed_field_is_refused)
 		memset(&sample, 0x5a, sizeof(sample));
 		untouched = sample;
 		damages[i].apply(record, &bytes);
-		if (reconcile_record(record, bytes, thread_times, &sample) != OUTCOME_MALFORMED_RECORD ||
+		if (reconcile_record(record, bytes, NULL, thread_times, &room, &sample) != OUTCOME_MALFORMED_RECORD ||
 		    memcmp(&sample, &untouched, sizeof(sample)) != 0)
 			ck_abort_msg("%s", damages[i].what);
 		free(record);
@@ -198,8 +199,8 @@ START_TEST(frames_over_the_limit_are_refused_even_when_they_fit)
 	struct record *kernel = new_record(RECORD_MAX_KERNEL_FRAMES + 1, 0);
 	struct record *user = new_record(0, RECORD_MAX_USER_FRAMES + 1);
 	struct sample sample;
-	ck_assert_int_eq(reconcile_record(kernel, kernel->bytes, thread_times, &sample), OUTCOME_MALFORMED_RECORD);
-	ck_assert_int_eq(reconcile_record(user, user->bytes, thread_times, &sample), OUTCOME_MALFORMED_RECORD);
+	ck_assert_int_eq(reconcile_record(kernel, kernel->bytes, NULL, thread_times, &room, &sample), OUTCOME_MALFORMED_RECORD);
+	ck_assert_int_eq(reconcile_record(user, user->bytes, NULL, thread_times, &room, &sample), OUTCOME_MALFORMED_RECORD);
 	free(kernel);
 	free(user);
 	thread_clock_free(thread_times);
@@ -212,7 +213,7 @@ START_TEST(a_name_without_end_is_cut)
 	struct record *record = new_record(0, 0);
 	struct sample sample;
 	memset(record->comm, 'x', sizeof(record->comm));
-	ck_assert_int_eq(reconcile_record(record, record->bytes, thread_times, &sample), OUTCOME_SAMPLE);
+	ck_assert_int_eq(reconcile_record(record, record->bytes, NULL, thread_times, &room, &sample), OUTCOME_SAMPLE);
 	ck_assert_str_eq(sample.comm, "xxxxxxxxxxxxxxx");
 	free(record);
 	thread_clock_free(thread_times);

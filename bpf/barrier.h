@@ -1,0 +1,243 @@
+/* Reading a barrier-lock table in the address space of the thread that was interrupted (docs/BARRIER-TABLE.md, sections 8 and 9). Like
+ * unwind.h it builds as BPF and in user mode, and the including file provides unwind_read().
+ * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+ *
+ * Nothing that is read here is trusted: indices are compared with what was checked at discovery, every search is bounded. A version is
+ * always read by a call of its own. */
+#pragma once
+#include "bpf/mutants.h"
+#include "bpf/record.h"
+#include "bpf/table.h"
+#include "bpf/unwind.h"
+
+enum {
+	BARRIER_WINDOW = 128,       /* barriers that one read brings: 2 KiB */
+	BARRIER_THREAD_BYTES = 152, /* of a thread record: all fields but reserved ones */
+	BARRIER_STACK_BYTES = 104,
+};
+
+/* The stack of the segment at hand. */
+struct barrier_stack {
+	__u64 address; /* of its record; 0: a stack that is not in the table */
+	__u64 version; /* seq_end when its lock was taken */
+	__u64 lo, hi;
+	__u64 barriers; /* their address */
+	__u32 index, gen;
+	__u32 pos, n;
+	__u32 cursor;       /* the next barrier to be met */
+	__u32 window_first; /* barriers in the window: window_first .. window_first + window_n - 1 */
+	__u32 window_n;
+};
+
+struct barrier_reader {
+	struct sprof_header header;
+	struct sprof_thread thread;
+	struct sprof_stack record; /* of `stack` */
+	struct barrier_stack stack;
+	struct sprof_range range; /* found by barrier_in_range */
+	struct sprof_barrier window[BARRIER_WINDOW];
+};
+
+/* Who the thread is, to find its record. */
+struct barrier_thread {
+	__u32 tid;          /* in its innermost pid namespace */
+	__u64 start_ticks;  /* since boot */
+	__u64 leader_ticks; /* of its process */
+};
+
+/* --- ranges of code --- */
+
+#define BARRIER_KIND(kind) (1u << SPROF_RANGE_##kind)
+
+/* Whether pc lies in a range of one of the kinds (bits), which then is in reader->range. (A copy in memory: an index in a register would have the
+ * verifier look at all that follows once for each of its values.) */
+static UNWIND_NOINLINE int barrier_in_range(struct barrier_reader *reader, const struct table_config *table, __u64 pc,
+					    __u32 kinds)
+{
+	if (pc < table->code_lo || pc >= table->code_hi)
+		return 0;
+	for (__u32 i = 0; i < SPROF_MAX_RANGES; i++) {
+		if (i >= table->n_ranges)
+			return 0;
+		const struct sprof_range *range = &table->ranges[i];
+		if (pc >= range->lo && pc < range->hi && (kinds >> (range->kind & 31) & 1)) {
+			reader->range = *range;
+			return 1;
+		}
+	}
+	return 0;
+}
+
+/* Whether pc is what stands in hijacked slots. */
+static UNWIND_NOINLINE int barrier_is_entry(const struct table_config *table, __u64 pc)
+{
+	if (pc < table->code_lo || pc >= table->code_hi)
+		return 0;
+	for (__u32 i = 0; i < SPROF_MAX_RANGES; i++) {
+		if (i >= table->n_ranges)
+			return 0;
+		const struct sprof_range *range = &table->ranges[i];
+		if (range->kind == SPROF_RANGE_TRAMPOLINE && range->lo + (__u64)(__s64)range->entry_offset == pc)
+			return 1;
+	}
+	return 0;
+}
+
+/* --- header and threads --- */
+
+/* 0; a stack_end that says why the table cannot be used now. */
+static inline int barrier_read_header(struct barrier_reader *reader, const struct table_config *table, void *memory)
+{
+	struct sprof_header *header = &reader->header;
+	if (unwind_read(header, sizeof(*header), table->self_va, memory) < 0)
+		return STACK_END_TABLE_NOT_RESIDENT;
+	if (header->magic != SPROF_TABLE_MAGIC || header->self_va != table->self_va)
+		return STACK_END_TABLE_CHANGED;
+	if (MUTANT(ranges_version))
+		return 0;
+	/* The copy of the ranges is of that version. Whoever changes them meanwhile has begun after this moment. */
+	if (header->range_end != table->ranges_version || header->range_begin != header->range_end)
+		return STACK_END_TABLE_CHANGED;
+	return 0;
+}
+
+static inline int barrier_same_start(const struct sprof_thread *thread, const struct table_config *table,
+				     const struct barrier_thread *who)
+{
+	if (MUTANT(starttime) || !thread->starttime || !table->proc_starttime)
+		return 1;
+	/* Section 7: differences, in which a time namespace's offset cancels; a tick for the two roundings. */
+	__u64 difference = (thread->starttime - table->proc_starttime) - (who->start_ticks - who->leader_ticks) + 1;
+	return difference <= 2;
+}
+
+enum barrier_found { BARRIER_NO_THREAD, BARRIER_THREAD, BARRIER_UNREADABLE };
+
+/* The record of the thread, in reader->thread; *ret_address is its address. */
+static inline enum barrier_found barrier_find_thread(struct barrier_reader *reader, const struct table_config *table,
+						     const struct barrier_thread *who, __u64 *ret_address, void *memory)
+{
+	__u32 cap = table->cap_thread;
+	__u32 n_probe = reader->header.n_probe;
+	if (cap == 0)
+		return BARRIER_NO_THREAD;
+	if (MUTANT(probe_first) && n_probe > 1)
+		n_probe = 1;
+	for (__u32 i = 0; i < SPROF_THREAD_PROBES; i++) {
+		if (i >= n_probe)
+			break;
+		__u64 place = SPROF_THREAD_SLOT(who->tid, i, cap);
+		__u64 address = table->self_va + table->off_thread + place * table->thread_size;
+		if (unwind_read(&reader->thread, BARRIER_THREAD_BYTES, address, memory) < 0)
+			return BARRIER_UNREADABLE;
+		if (reader->thread.tid != who->tid)
+			continue;
+		*ret_address = address;
+		return barrier_same_start(&reader->thread, table, who) ? BARRIER_THREAD : BARRIER_NO_THREAD;
+	}
+	return BARRIER_NO_THREAD;
+}
+
+static inline int barrier_is_complete(const struct sprof_context *context)
+{
+	return context->pc != 0 && context->sp != 0;
+}
+
+static inline int barrier_names_stack(const struct sprof_ref *ref)
+{
+	return ref->index != SPROF_INDEX_NONE && ref->gen != 0;
+}
+
+static inline int barrier_same_ref(const struct sprof_ref *a, const struct sprof_ref *b)
+{
+	return a->index == b->index && a->gen == b->gen;
+}
+
+/* --- stacks --- */
+
+/* Whether the record makes sense and is this thread's to use. */
+static inline int barrier_stack_is_valid(const struct sprof_stack *record, const struct table_config *table,
+					 __u32 index, __u32 gen, __u32 tid)
+{
+	if (record->self.index != index || (record->self.gen != gen && !MUTANT(generation)))
+		return 0;
+	if (record->owner_tid != tid && !MUTANT(owner))
+		return 0;
+	return record->lo < record->hi && record->hi < 1ull << 47 && record->cap <= SPROF_MAX_BARRIERS &&
+	       record->n <= record->cap && record->pos <= record->n && record->off_barrier < table->total_size &&
+	       (__u64)record->cap * sizeof(struct sprof_barrier) <= table->total_size - record->off_barrier;
+}
+
+/* Takes the lock of a stack, as far as a reader can: remembers the version, and what the record says. enum segment_lock. */
+static inline enum segment_lock barrier_lock(struct barrier_reader *reader, const struct table_config *table,
+					     const struct sprof_ref *ref, __u32 tid, void *memory)
+{
+	struct sprof_stack *record = &reader->record;
+	struct barrier_stack *stack = &reader->stack;
+	__u32 index = ref->index, gen = ref->gen; /* ref may lie in *record */
+	__u64 version = 0;
+	stack->address = 0;
+	stack->index = index;
+	stack->gen = gen;
+	stack->window_n = 0;
+	if (index == SPROF_INDEX_NONE || gen == 0 || index >= table->cap_stack)
+		return SEGMENT_REFUSED;
+	__u64 address = table->self_va + table->off_stack + (__u64)index * table->stack_size;
+	if (unwind_read(&version, sizeof(version), address + offsetof(struct sprof_stack, seq_end), memory) < 0 ||
+	    unwind_read(record, BARRIER_STACK_BYTES, address, memory) < 0)
+		return SEGMENT_UNREADABLE;
+	if (record->seq_begin != version && !MUTANT(lock_busy)) {
+		if (!MUTANT(retry))
+			return SEGMENT_BUSY;
+	}
+	if (!barrier_stack_is_valid(record, table, index, gen, tid))
+		return SEGMENT_REFUSED;
+	stack->address = address;
+	stack->version = version;
+	stack->lo = record->lo;
+	stack->hi = record->hi;
+	stack->barriers = table->self_va + record->off_barrier;
+	stack->pos = (__u32)record->pos;
+	stack->n = record->n;
+	return SEGMENT_LOCKED;
+}
+
+/* Barrier i of the stack through the window; 0 when it cannot be had. */
+static inline const struct sprof_barrier *barrier_at(struct barrier_reader *reader, __u32 i, void *memory)
+{
+	struct barrier_stack *stack = &reader->stack;
+	if (i >= stack->n)
+		return 0;
+	if (i < stack->window_first || i - stack->window_first >= stack->window_n) {
+		__u32 n = stack->n - i;
+		if (n > BARRIER_WINDOW)
+			n = BARRIER_WINDOW;
+		stack->window_n = 0;
+		if (unwind_read(reader->window, n * sizeof(struct sprof_barrier),
+				stack->barriers + (__u64)i * sizeof(struct sprof_barrier), memory) < 0)
+			return 0;
+		stack->window_first = i;
+		stack->window_n = n;
+	}
+	__u32 place = (i - stack->window_first) & (BARRIER_WINDOW - 1);
+	return &reader->window[place];
+}
+
+/* The cursor of a walk that starts on this stack at sp: the first barrier, from pos on, whose slot is not below it. Those below belong to younger frames. */
+static inline void barrier_set_cursor(struct barrier_reader *reader, __u64 sp, void *memory)
+{
+	struct barrier_stack *stack = &reader->stack;
+	__u32 first = stack->pos > 0 ? stack->pos - 1 : 0; /* pos - 1 is for rule 13, and then in the window */
+	if (!MUTANT(jump_cursor))
+		stack->cursor = stack->pos;
+	if (stack->pos >= stack->n && first >= stack->n)
+		return;
+	(void)barrier_at(reader, first, memory);
+	for (__u32 i = 0; i < BARRIER_WINDOW; i++) {
+		__u32 place = stack->cursor - stack->window_first;
+		if (stack->cursor >= stack->n || place >= stack->window_n ||
+		    reader->window[place & (BARRIER_WINDOW - 1)].slot >= sp)
+			return;
+		stack->cursor++;
+	}
+}
