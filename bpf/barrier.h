@@ -186,10 +186,12 @@ static inline enum segment_lock barrier_lock(struct barrier_reader *reader, cons
 	if (unwind_read(&version, sizeof(version), address + offsetof(struct sprof_stack, seq_end), memory) < 0 ||
 	    unwind_read(record, BARRIER_STACK_BYTES, address, memory) < 0)
 		return SEGMENT_UNREADABLE;
-	if (record->seq_begin != version && !MUTANT(lock_busy)) {
-		if (!MUTANT(retry))
-			return SEGMENT_BUSY;
-	}
+	if (MUTANT(retry) && record->seq_begin != version)
+		(void)(unwind_read(&version, sizeof(version), address + offsetof(struct sprof_stack, seq_end),
+				   memory) ||
+		       unwind_read(record, BARRIER_STACK_BYTES, address, memory));
+	if (record->seq_begin != version && !MUTANT(lock_busy))
+		return SEGMENT_BUSY;
 	if (!barrier_stack_is_valid(record, table, index, gen, tid))
 		return SEGMENT_REFUSED;
 	stack->address = address;

@@ -305,18 +305,6 @@ static void fill_header(struct record *record, struct task_struct *task, struct 
 	bpf_get_current_comm(record->comm, sizeof(record->comm));
 }
 
-/* What is left of the last sample on this CPU does not count. */
-static void reset(struct walk *walk)
-{
-	walk->window.n = 0;
-	walk->n = walk->first = 0;
-	walk->next = WALK_NOWHERE;
-	walk->n_segments = walk->n_barriers = walk->n_candidates = 0;
-	walk->flags = 0;
-	walk->thread_at = walk->stop_sp = 0;
-	walk->table.stack.address = walk->table.stack.lo = walk->table.stack.hi = 0;
-}
-
 static enum outcome output(struct walk *walk, __u32 n_kernel)
 {
 	struct record *record = (void *)walk->record;
@@ -360,7 +348,7 @@ static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *
 		return OUTCOME_NO_SCRATCH;
 
 	struct record *record = (void *)walk->record;
-	reset(walk);
+	walk_reset(walk);
 	fill_header(record, task, event, cookie, config.serial);
 	record->flags = (long)ctx->regs.rip < 0 ? RECORD_KERNEL_MODE : 0;
 	__u32 n_kernel = walk_kernel(ctx, walk);

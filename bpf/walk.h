@@ -2,9 +2,9 @@
  * segment that needs no description. One piece of code that builds as BPF and in user mode; see unwind.h and barrier.h.
  * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
  *
- * walk_start() decides where to start; walk_step() is called until it returns nonzero, each time for one frame or one change of stack, and
+ * walk_reset() forgets the last walk; walk_start() decides where to start; walk_step() is called until it returns nonzero, each time for one frame or one change of stack, and
  * at most WALK_STEPS times; walk_finish() reads the versions again. Where the first start gives nothing, walk_again() tells whether there is
- * another. All state is in struct walk, which the caller provides zeroed where it says so. */
+ * another. All state is in struct walk. */
 #pragma once
 #include "bpf/barrier.h"
 
@@ -52,6 +52,18 @@ struct walk {
 	__u64 frames[WALK_WORDS + WALK_TAIL_WORDS];
 };
 _Static_assert(sizeof(struct record) % sizeof(__u64) == 0, "frames follow without a gap");
+
+/* What is left of the last sample does not count. */
+static inline void walk_reset(struct walk *walk)
+{
+	walk->window.n = 0;
+	walk->n = walk->first = 0;
+	walk->next = WALK_NOWHERE;
+	walk->n_segments = walk->n_barriers = walk->n_candidates = 0;
+	walk->flags = 0;
+	walk->thread_at = walk->stop_sp = 0;
+	walk->table.stack.address = walk->table.stack.lo = walk->table.stack.hi = 0;
+}
 
 /* --- frames and segments --- */
 
@@ -360,7 +372,7 @@ static inline void walk_start_thread(struct walk *walk, const struct table_confi
 		walk_start_user(walk, table, lock, memory);
 }
 
-/* registers, first, window.n = 0 have been set, and all counts of *walk are 0. table NULL: the process has none. */
+/* registers and first have been set after walk_reset. table NULL: the process has none. */
 static inline void walk_start(struct walk *walk, const struct table_config *table, const struct barrier_thread *who,
 			      void *memory)
 {
@@ -480,6 +492,10 @@ static inline void walk_to_context(struct walk *walk, const struct table_config 
 	__u8 lock = (__u8)barrier_lock(&walk->table, table, &way.ref, walk->tid, memory);
 	if (MUTANT(libcall_lock) && way.kind == SEGMENT_LIBCALL && lock == SEGMENT_BUSY)
 		lock = SEGMENT_LOCKED;
+	if (MUTANT(foreign_fallback) && way.kind == SEGMENT_FOREIGN && lock == SEGMENT_BUSY) {
+		walk->next = WALK_TO_LIBCALL;
+		return;
+	}
 	if (lock == SEGMENT_LOCKED && unwind_read(&context, sizeof(context), way.context_at, memory) < 0)
 		lock = SEGMENT_UNREADABLE;
 	if (MUTANT(context_early))
@@ -539,9 +555,8 @@ static inline void walk_into_candidate(struct walk *walk, const struct table_con
 }
 
 /* Whether sp lies in a candidate, which is then the one that was entered. */
-static inline int walk_enters(struct walk *walk)
+static inline int walk_enters(struct walk *walk, __u64 sp)
 {
-	__u64 sp = walk->registers.sp;
 	for (__u32 i = 0; i < WALK_CANDIDATES; i++)
 		if (i < walk->n_candidates && sp >= walk->candidates[i].lo && sp <= walk->candidates[i].hi &&
 		    walk->candidates[i].hi) {
@@ -549,6 +564,13 @@ static inline int walk_enters(struct walk *walk)
 			return 1;
 		}
 	return 0;
+}
+
+static inline void walk_leave_native(struct walk *walk)
+{
+	walk_close_segment(walk, STACK_END_NONE);
+	walk->next = WALK_TO_ENTERED;
+	walk->state = WALK_NEXT_STACK;
 }
 
 static inline void walk_frame(struct walk *walk, const struct table_config *table, void *memory)
@@ -568,13 +590,17 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 	if (table && walk->n_candidates)
 		walk->before = walk->registers;
 	int end = walk_unwind(walk, &slot, memory);
+	/* A signal's stack may lie above the one whose code it interrupted: then frame pointers lead down, for this once. */
+	if (end == STACK_END_BAD_FRAME_POINTER && table && walk->n_candidates && walk_enters(walk, walk->before.fp)) {
+		walk->before.sp = walk->before.fp;
+		walk_leave_native(walk);
+		return;
+	}
 	if (end == UNWIND_GOES_ON && !table && walk->registers.pc >> 47)
 		end = STACK_END_BAD_RETURN_ADDRESS;
 	if (end == UNWIND_GOES_ON && table) {
-		if (walk->n_candidates && walk_enters(walk)) {
-			walk_close_segment(walk, STACK_END_NONE);
-			walk->next = WALK_TO_ENTERED;
-			walk->state = WALK_NEXT_STACK;
+		if (walk->n_candidates && walk_enters(walk, walk->registers.sp)) {
+			walk_leave_native(walk);
 			return;
 		}
 		if (walk->stop_sp && walk->registers.sp >= walk->stop_sp)
