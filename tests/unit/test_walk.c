@@ -7,7 +7,7 @@
 
 #define LENGTH(array) (sizeof(array) / sizeof((array)[0]))
 
-static struct world_stack *user, *other, *sys, *alternate;
+static struct world_stack *user, *other, *sys, *below, *above; /* the last two not in the table */
 
 static const uint64_t leaf_chain[] = {FUNCTION(1), FUNCTION(2), FUNCTION(3), FUNCTION(4)};
 static const uint64_t caller_chain[] = {FUNCTION(11), FUNCTION(12), FUNCTION(13)};
@@ -19,10 +19,11 @@ static const uint64_t native_chain[] = {FUNCTION(21), FUNCTION(22)};
 static void begin(void)
 {
 	world_open();
+	below = world_stack_new(false);
 	user = world_stack_new(true);
 	other = world_stack_new(true);
 	sys = world_stack_new(true);
-	alternate = world_stack_new(false);
+	above = world_stack_new(false);
 	world_on(user, user, sys);
 }
 
@@ -128,32 +129,39 @@ START_TEST(rule_1_sp_at_the_end_of_the_stack)
 }
 END_TEST
 
-START_TEST(rule_1_an_unknown_start_stack_is_native_and_enters_a_known_one)
+/* A handler on an alternate stack, whose frame pointer leads to the frame of the function that was interrupted: wherever the one lies to the other. */
+static void enters_from(bool from_below, unsigned reads_before_the_lock)
 {
-	struct unwind_registers below = on_user();
-	world_hijack(user, below, 1);
-	/* A handler on an alternate stack, whose frame pointer leads to the frame of the interrupted function. */
+	struct unwind_registers interrupted = on_user();
+	struct world_stack *alternate = from_below ? below : above;
+	world_hijack(user, interrupted, 1);
 	struct unwind_registers r = world_chain(alternate, native_chain, LENGTH(native_chain));
-	uint64_t *frame = (uint64_t *)(uintptr_t)r.fp; // NOLINT(performance-no-int-to-ptr)
-	frame[0] = below.fp;
+	*(uint64_t *)(uintptr_t)r.fp = interrupted.fp; // NOLINT(performance-no-int-to-ptr)
 	expect_stack(world_sample(r), STACK_END_ROOT, NATIVE_FRAMES, FUNCTION(2), FUNCTION(3), FUNCTION(4));
 	ck_assert_int_eq(world_walk.segments[0].kind, SEGMENT_NATIVE);
 	ck_assert_int_eq(world_walk.segments[1].kind, SEGMENT_ENTERED);
 	ck_assert_int_eq(world_walk.segments[1].lock, SEGMENT_LOCKED);
 	ck_assert_uint_eq(world_walk.segments[1].first, 2);
-	/* Locked: at the time of the sample, or from the moment of the entry on. */
-	when_read(&user->record->seq_end, 8, 0, hold, user->record);
+	/* The stack changes after its lock was taken. */
+	when_read(user->words, sizeof(user->words), reads_before_the_lock, change, user->record);
+	expect_stack(world_sample(r), STACK_END_STACK_CHANGED, NATIVE_FRAMES);
+	/* It is locked from the moment of the entry on: the first look is that at where the thread says it runs. */
+	when_read(&user->record->seq_end, 8, 1, hold, user->record);
 	expect_stack(world_sample(r), STACK_END_SYSTEM_ONLY, NATIVE_FRAMES);
+	/* It is locked at the sample. */
+	world.before_read = NULL;
+	expect_stack(world_sample(r), STACK_END_USER_LOCKED, FUNCTION(21), SAMPLE_FRAME_SYSTEM);
+}
+
+START_TEST(rule_1_an_unknown_start_stack_is_native_and_enters_a_known_one)
+{
+	enters_from(true, 1);
 }
 END_TEST
 
-START_TEST(rule_1_a_handler_s_stack_changed_below_it)
+START_TEST(rule_1_from_above_too)
 {
-	struct unwind_registers below = on_user();
-	struct unwind_registers r = world_chain(alternate, native_chain, LENGTH(native_chain));
-	*(uint64_t *)(uintptr_t)r.fp = below.fp; // NOLINT(performance-no-int-to-ptr)
-	when_read(user->words, sizeof(user->words), 1, change, user->record);
-	expect_stack(world_sample(r), STACK_END_STACK_CHANGED, NATIVE_FRAMES);
+	enters_from(false, 0);
 }
 END_TEST
 
@@ -277,8 +285,8 @@ START_TEST(rule_13_in_the_trampoline)
 	user->record->pos = 1; /* it has advanced pos */
 	expect_stack(world_sample(t), STACK_END_ROOT, FUNCTION(2), FUNCTION(3), FUNCTION(4));
 	/* Two words pushed, the caller's frame pointer among them. */
-	uint64_t *below = (uint64_t *)(uintptr_t)t.sp; // NOLINT(performance-no-int-to-ptr)
-	below[-1] = t.fp;
+	uint64_t *pushed = (uint64_t *)(uintptr_t)t.sp; // NOLINT(performance-no-int-to-ptr)
+	pushed[-1] = t.fp;
 	t = (struct unwind_registers){.pc = TRAMPOLINE_DEEP + 8, .sp = t.sp - 16, .fp = 0};
 	expect_stack(world_sample(t), STACK_END_ROOT, FUNCTION(2), FUNCTION(3), FUNCTION(4));
 	t.sp += 8; /* not where it says */
@@ -662,7 +670,7 @@ START_TEST(a_child_that_shares_memory)
 END_TEST
 
 CHECK_MAIN("walk", 20, walks_under_the_lock, without_a_record_a_thread_is_native, rule_1_sp_at_the_end_of_the_stack,
-	   rule_1_an_unknown_start_stack_is_native_and_enters_a_known_one, rule_1_a_handler_s_stack_changed_below_it,
+	   rule_1_an_unknown_start_stack_is_native_and_enters_a_known_one, rule_1_from_above_too,
 	   rule_1_nowhere_in_the_middle_of_a_switch, rule_6_a_locked_user_stack_is_not_walked, rule_7_whose_stack_it_is,
 	   rule_10_a_held_lock_is_not_tried_again, rule_16_a_stack_that_changed_is_dropped,
 	   rule_12_hijacked_return_addresses, rule_12_by_slot_or_not_at_all, rule_12_many_barriers,

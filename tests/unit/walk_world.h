@@ -149,9 +149,10 @@ static inline void world_open(void)
 
 static inline struct world_stack *world_stack_new(bool in_table)
 {
-	struct world_stack *stack = aligned_alloc(4096, sizeof(*stack));
-	ck_assert_ptr_nonnull(stack);
-	memset(stack, 0, sizeof(*stack));
+	static struct world_stack stacks[WORLD_STACKS]; /* each above the one before */
+	static size_t n_stacks;
+	ck_assert_uint_lt(n_stacks, WORLD_STACKS);
+	struct world_stack *stack = &stacks[n_stacks++];
 	uint64_t lo = (uintptr_t)stack->words;
 	world_add_region(lo, sizeof(stack->words));
 	if (in_table) {
