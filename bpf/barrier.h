@@ -51,8 +51,8 @@ struct barrier_thread {
 
 /* Whether pc lies in a range of one of the kinds (bits), which then is in reader->range. (A copy in memory: an index in a register would have the
  * verifier look at all that follows once for each of its values.) */
-static UNWIND_NOINLINE int barrier_in_range(struct barrier_reader *reader, const struct table_config *table, __u64 pc,
-					    __u32 kinds)
+static __attribute__((noinline)) int barrier_in_range(struct barrier_reader *reader, const struct table_config *table,
+						      __u64 pc, __u32 kinds)
 {
 	if (pc < table->code_lo || pc >= table->code_hi)
 		return 0;
@@ -69,7 +69,7 @@ static UNWIND_NOINLINE int barrier_in_range(struct barrier_reader *reader, const
 }
 
 /* Whether pc is what stands in hijacked slots. */
-static UNWIND_NOINLINE int barrier_is_entry(const struct table_config *table, __u64 pc)
+static __attribute__((noinline)) int barrier_is_entry(const struct table_config *table, __u64 pc)
 {
 	if (pc < table->code_lo || pc >= table->code_hi)
 		return 0;

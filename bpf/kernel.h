@@ -43,7 +43,7 @@ struct sched_entity {
 };
 
 struct mm_struct {
-	unsigned long exec_vm;
+	unsigned long exec_vm, start_stack;
 	int map_count;
 };
 
@@ -78,7 +78,7 @@ struct task_struct {
 };
 
 struct pt_regs___kernel {
-	unsigned long bp, ip, sp, cs;
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, ip, cs, sp;
 };
 
 #pragma clang attribute pop

@@ -33,13 +33,22 @@ enum outcome {
 #define STACK_END_TABLE(X)                                                                                      \
 	X(NONE, none, 1, "no user stack: a thread of the kernel, or one that is exiting")                       \
 	X(ROOT, root, 1, "the frame pointer was zero: where the chain ends, in code that keeps frame pointers") \
-	X(BAD_FRAME_POINTER, bad_frame_pointer, 0,                                                              \
-	  "the frame pointer left the stack: code built without frame pointers")                                \
 	X(BAD_RETURN_ADDRESS, bad_return_address, 0,                                                            \
-	  "a return address is not in executable memory: code built without frame pointers")                    \
+	  "an address that is in no code that is known, and where the frame pointer leads to no caller")        \
 	X(COMPAT, compat, 0, "32-bit code: only the sampled address is known")                                  \
 	X(UNREADABLE, unreadable, 0, "stack memory could not be read at the moment of the sample")              \
 	X(TOO_DEEP, too_deep, 0, "deeper than the record holds")                                                \
+	X(OUTERMOST, outermost, 1,                                                                              \
+	  "the outermost frame, as its unwind information says: _start, or where a thread begins")              \
+	X(TABLES_NOT_READY, tables_not_ready, 0,                                                                \
+	  "walked by frame pointers, since the unwind tables of the program were not there yet")                \
+	X(NO_UNWIND_INFO, no_unwind_info, 0,                                                                    \
+	  "code without unwind information, where the frame pointer leads to no caller")                        \
+	X(TABLE_REFUSED, table_refused, 0,                                                                      \
+	  "code whose unwind table had no room in unwind_mib, and where the frame pointer leads to no caller")  \
+	X(BAD_FRAME, bad_frame, 0, "the unwind information leads off the stack")                                \
+	X(REGISTER_LOST, register_lost, 0,                                                                      \
+	  "the unwind information needs a register whose value in that frame is not known")                     \
 	X(TABLE_ROOT, table_root, 1, "the end of a stack, as the barrier-lock table has it")                    \
 	X(FOREIGN_LOCKED, foreign_locked, 0,                                                                    \
 	  "in foreign code, while the stack of its caller was locked: the native frames alone")                 \

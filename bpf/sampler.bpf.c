@@ -11,8 +11,52 @@
 #include <bpf/bpf_helpers.h>
 
 #define __bpf__ 1
+#include "bpf/cfi_table.h"
 #include "bpf/kernel.h"
+#include "bpf/mapping_list.h"
 #include "bpf/record.h"
+
+struct mapping_list {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__uint(value_size, UNWIND_LIST_PAGE_BYTES);
+};
+/* One for each target slot. Made, and replaced, by the daemon. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, MAX_TARGET_SLOTS);
+	__type(key, __u32);
+	__array(values, struct mapping_list);
+} mapping_lists SEC(".maps");
+
+struct unwind_table {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__uint(value_size, CFI_PAGE_BYTES);
+};
+/* One for each file that some target maps. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, UNWIND_MAX_TABLES);
+	__type(key, __u32);
+	__array(values, struct unwind_table);
+} unwind_tables SEC(".maps");
+
+static __always_inline const void *unwind_list_page(__u32 list, __u32 page, void *memory __attribute__((unused)))
+{
+	void *pages = bpf_map_lookup_elem(&mapping_lists, &list);
+	return pages ? bpf_map_lookup_elem(pages, &page) : NULL;
+}
+
+static __always_inline const void *unwind_table_page(__u32 table, __u32 page, void *memory __attribute__((unused)))
+{
+	void *pages = bpf_map_lookup_elem(&unwind_tables, &table);
+	return pages ? bpf_map_lookup_elem(pages, &page) : NULL;
+}
 
 static long unwind_read(void *to, __u32 bytes, __u64 address, void *memory __attribute__((unused)))
 {
@@ -176,22 +220,50 @@ static long read_version(__u32 i, struct walking *walking)
 	return 0;
 }
 
-/* The registers with which the thread entered the kernel, or was interrupted. false: it has no user side. */
+/* The registers with which the thread entered the kernel: all of them, as the entry code saves them all (PUSH_AND_CLEAR_REGS). */
+static void take_entry_registers(struct unwind_registers *to, const struct pt_regs___kernel *from)
+{
+	to->rax = from->ax, to->rdx = from->dx, to->rcx = from->cx, to->rbx = from->bx;
+	to->rsi = from->si, to->rdi = from->di, to->fp = from->bp, to->sp = from->sp;
+	to->r8 = from->r8, to->r9 = from->r9, to->r10 = from->r10, to->r11 = from->r11;
+	to->r12 = from->r12, to->r13 = from->r13, to->r14 = from->r14, to->r15 = from->r15;
+	to->pc = from->ip;
+}
+
+static void take_interrupted_registers(struct unwind_registers *to, const volatile bpf_user_pt_regs_t *from)
+{
+	to->rax = from->rax, to->rdx = from->rdx, to->rcx = from->rcx, to->rbx = from->rbx;
+	to->rsi = from->rsi, to->rdi = from->rdi, to->fp = from->rbp, to->sp = from->rsp;
+	to->r8 = from->r8, to->r9 = from->r9, to->r10 = from->r10, to->r11 = from->r11;
+	to->r12 = from->r12, to->r13 = from->r13, to->r14 = from->r14, to->r15 = from->r15;
+	to->pc = from->rip;
+}
+
+/* The registers of the user's leaf frame. false: the thread has no user side. */
 static bool user_registers(struct bpf_perf_event_data *ctx, struct task_struct *task, bool kernel_mode,
 			   struct unwind_registers *ret, __u64 *ret_cs)
 {
-	if (!kernel_mode) {
-		*ret = (struct unwind_registers){ctx->regs.rip, ctx->regs.rsp, ctx->regs.rbp};
-		struct pt_regs___kernel *regs = (void *)bpf_task_pt_regs(task);
-		*ret_cs = regs->cs;
-		return true;
-	}
 	if (!task->mm || (task->flags & TASK_PF_KTHREAD))
 		return false;
-	struct pt_regs___kernel *regs = (void *)bpf_task_pt_regs(task);
-	*ret = (struct unwind_registers){regs->ip, regs->sp, regs->bp};
-	*ret_cs = regs->cs;
+	struct pt_regs___kernel *entry = (void *)bpf_task_pt_regs(task);
+	if (kernel_mode)
+		take_entry_registers(ret, entry);
+	else
+		take_interrupted_registers(ret, &ctx->regs);
+	*ret_cs = entry->cs;
+	ret->known = UNWIND_KNOWN_ALL;
+	ret->pc_is_exact = 1;
 	return ret->pc != 0;
+}
+
+/* What is known of the target's code, if it is of the program that runs now. */
+static struct unwind_tables tables_of(struct task_struct *task, __u32 slot)
+{
+	struct unwind_tables tables = {.list = slot};
+	struct mm_struct *mm = task->mm;
+	const struct unwind_list_header *header = unwind_list_page(slot, 0, NULL);
+	tables.ready = header && mm && header->program == mm->start_stack;
+	return tables;
 }
 
 /* The number of a task in its innermost pid namespace: what gettid() returns there. */
@@ -249,6 +321,7 @@ static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task,
 		who.start_ticks = task->start_boottime / NS_PER_TICK;
 		who.leader_ticks = task->group_leader->start_boottime / NS_PER_TICK;
 	}
+	walk->tables = tables_of(task, slot);
 	walk_start(walk, table, &who, NULL);
 	walk_all(walk, table);
 	record->user_end = (__u8)walk->end;

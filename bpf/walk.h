@@ -31,6 +31,7 @@ enum { WALK_CANDIDATES = 2 };
 struct walk {
 	struct unwind_registers registers; /* in: the sampled ones */
 	struct unwind_registers before;    /* a step ago, while there are candidates */
+	struct unwind_tables tables;       /* in: what is known of the target's code; its bounds follow the segment */
 	struct unwind_window window;
 	struct barrier_reader table;
 	__u32 state; /* enum walk_state */
@@ -56,7 +57,7 @@ _Static_assert(sizeof(struct record) % sizeof(__u64) == 0, "frames follow withou
 /* What is left of the last sample does not count. */
 static inline void walk_reset(struct walk *walk)
 {
-	walk->window.n = 0;
+	unwind_window_reset(&walk->window);
 	walk->n = walk->first = 0;
 	walk->next = WALK_NOWHERE;
 	walk->n_segments = walk->n_barriers = walk->n_candidates = 0;
@@ -120,7 +121,7 @@ static inline void walk_close_segment(struct walk *walk, __u32 end)
 	segment->end = (__u8)end;
 	walk->end = end;
 	/* A fiber goes on in its resumer only from its true end. What is native is kept as far as it could be walked. */
-	int whole = end == STACK_END_ROOT || end == STACK_END_TABLE_ROOT;
+	int whole = end == STACK_END_ROOT || end == STACK_END_OUTERMOST || end == STACK_END_TABLE_ROOT;
 	walk->state =
 		walk->next == WALK_NOWHERE || (walk->next == WALK_TO_RESUMER && !whole) || end == STACK_END_TOO_DEEP
 			? WALK_ENDED
@@ -149,6 +150,8 @@ static inline void walk_jump(struct walk *walk, __u64 pc, __u64 sp, __u64 fp)
 	walk->registers.pc = pc;
 	walk->registers.sp = sp;
 	walk->registers.fp = fp;
+	walk->registers.known = UNWIND_KNOWN_FRAME;
+	walk->registers.pc_is_exact = 0;
 }
 
 /* --- trampolines --- */
@@ -168,6 +171,7 @@ static inline int walk_take_barrier(struct walk *walk, const struct table_config
 	walk->barriers[i] = BARRIER_WORD(slot, walk->n);
 	walk->n_barriers = i + 1;
 	walk->registers.pc = original_pc;
+	walk->registers.pc_is_exact = 0;
 	return UNWIND_GOES_ON;
 }
 
@@ -217,8 +221,8 @@ static inline int walk_leave_trampoline(struct walk *walk, const struct table_co
 	return walk_take_barrier(walk, table, cfa - 8, original_pc);
 }
 
-/* registers are those of a new frame, whose return address was read from slot (0: it was interrupted, or begins a walk): replaces what is a
- * trampoline's. UNWIND_GOES_ON, or the end. */
+/* registers are those of a new frame, whose return address, if it has one, was read from slot: replaces what is a trampoline's. UNWIND_GOES_ON, or
+ * the end. */
 static inline int walk_check_frame(struct walk *walk, const struct table_config *table, __u64 slot, void *memory)
 {
 	const struct barrier_stack *stack = &walk->table.stack;
@@ -226,13 +230,14 @@ static inline int walk_check_frame(struct walk *walk, const struct table_config 
 	if (pc >> 47)
 		return STACK_END_BAD_RETURN_ADDRESS;
 	if (stack->hi && (sp < stack->lo || sp > stack->hi) && !MUTANT(start_check))
-		return STACK_END_BAD_FRAME_POINTER;
+		return STACK_END_BAD_FRAME;
 	if (pc < table->code_lo ||
 	    pc > table->code_hi) /* the address behind the last range may be a return address into it */
 		return UNWIND_GOES_ON;
-	if (slot && barrier_is_entry(table, pc))
+	__u32 exact = walk->registers.pc_is_exact;
+	if (!exact && barrier_is_entry(table, pc))
 		return walk_pass_barrier(walk, table, slot, memory);
-	if (barrier_in_range(&walk->table, table, slot ? pc - 1 : pc, BARRIER_KIND(TRAMPOLINE)) && !MUTANT(interior))
+	if (barrier_in_range(&walk->table, table, exact ? pc : pc - 1, BARRIER_KIND(TRAMPOLINE)) && !MUTANT(interior))
 		return walk_leave_trampoline(walk, table, memory);
 	return UNWIND_GOES_ON;
 }
@@ -467,7 +472,7 @@ static inline void walk_enter_context(struct walk *walk, const struct table_conf
 		walk_stop(walk, STACK_END_STACK_NOT_TRUSTED);
 		return;
 	}
-	walk->window.n = 0;
+	unwind_window_reset(&walk->window);
 	walk->next = MUTANT(resumer) ? WALK_NOWHERE : WALK_TO_RESUMER;
 	walk->stop_sp = 0;
 	walk_jump(walk, pc, sp, context->fp);
@@ -514,12 +519,9 @@ static inline void walk_to_context(struct walk *walk, const struct table_config 
 /* One step by the unwinder, from *registers; the address of the word that held the return address is in *ret_slot. */
 static inline int walk_unwind(struct walk *walk, __u64 *ret_slot, void *memory)
 {
-	const struct barrier_stack *stack = &walk->table.stack;
-	__u64 fp = walk->registers.fp;
-	if (stack->hi && fp && (fp < stack->lo || fp > stack->hi - UNWIND_FRAME_BYTES))
-		return STACK_END_BAD_FRAME_POINTER;
-	*ret_slot = fp + 8;
-	return unwind_step_frame_pointer(&walk->registers, &walk->window, memory);
+	walk->tables.stack_lo = walk->table.stack.lo;
+	walk->tables.stack_hi = walk->table.stack.hi;
+	return unwind_step(&walk->registers, &walk->window, &walk->tables, memory, ret_slot);
 }
 
 /* Rule 1: a native walk whose stack pointer has come to lie in a stack of the table goes on there, under its lock, from a step before. */
@@ -538,7 +540,7 @@ static inline void walk_into_candidate(struct walk *walk, const struct table_con
 		return;
 	}
 	walk->registers = walk->before;
-	walk->window.n = 0;
+	unwind_window_reset(&walk->window);
 	walk->next = MUTANT(resumer) ? WALK_NOWHERE : WALK_TO_RESUMER;
 	__u64 hi = stack->hi;
 	walk->table.stack.hi = 0; /* the step begins outside */
@@ -549,7 +551,11 @@ static inline void walk_into_candidate(struct walk *walk, const struct table_con
 	if (!walk_open_segment(walk, SEGMENT_ENTERED, SEGMENT_LOCKED, 0))
 		return;
 	if (end == UNWIND_GOES_ON)
-		end = walk_check_frame(walk, table, on_stack ? slot : 0, memory);
+		end = walk_check_frame(walk, table, slot, memory);
+	/* Interrupted by a signal in the middle of a stack switch. */
+	if (end == UNWIND_GOES_ON && walk->registers.pc_is_exact && !MUTANT(sets_sp) &&
+	    barrier_in_range(&walk->table, table, walk->registers.pc, BARRIER_KIND(SETS_SP)))
+		end = STACK_END_SETS_SP;
 	if (end != UNWIND_GOES_ON)
 		walk_close_segment(walk, (__u32)end);
 }
@@ -581,9 +587,11 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 		walk_close_segment(walk, STACK_END_TOO_DEEP);
 		return;
 	}
-	walk_add_frame(walk, pc);
-	if (table && pc > table->code_lo && pc <= table->code_hi && !MUTANT(stack_top) &&
-	    barrier_in_range(&walk->table, table, walk->n > 1 ? pc - 1 : pc, BARRIER_KIND(STACK_TOP))) {
+	__u32 exact = walk->registers.pc_is_exact;
+	/* All but the leaf are taken for return addresses, and looked up one below. */
+	walk_add_frame(walk, walk->n && exact ? pc + 1 : pc);
+	if (table && pc >= table->code_lo && pc <= table->code_hi && !MUTANT(stack_top) &&
+	    barrier_in_range(&walk->table, table, exact ? pc : pc - 1, BARRIER_KIND(STACK_TOP))) {
 		walk_close_segment(walk, STACK_END_TABLE_ROOT);
 		return;
 	}
@@ -591,7 +599,8 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 		walk->before = walk->registers;
 	int end = walk_unwind(walk, &slot, memory);
 	/* A signal's stack may lie above the one whose code it interrupted: then frame pointers lead down, for this once. */
-	if (end == STACK_END_BAD_FRAME_POINTER && table && walk->n_candidates && walk_enters(walk, walk->before.fp)) {
+	if (end != UNWIND_GOES_ON && table && walk->n_candidates && walk->registers.fp < walk->registers.sp &&
+	    walk_enters(walk, walk->before.fp)) {
 		walk->before.sp = walk->before.fp;
 		walk_leave_native(walk);
 		return;

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "collect/process.h"
 
 enum {
 	MAX_EXECUTABLE_MAPPINGS = 65536,
@@ -106,6 +107,7 @@ struct collection {
 	struct mapping *mappings;
 	size_t n, room;
 	size_t names_bytes;
+	uint64_t program; /* mm->start_stack */
 };
 
 static void release(struct collection *collection)
@@ -194,7 +196,11 @@ static size_t main_index(const struct collection *collection)
 static int read_thread(pid_t tid, struct collection *collection)
 {
 	collection->pid = tid;
-	return proc_maps_for_each(tid, collect_line, collection);
+	uint64_t program = process_start_stack(tid);
+	int r = proc_maps_for_each(tid, collect_line, collection);
+	/* An exec meanwhile: whose they are, nobody knows. */
+	collection->program = process_start_stack(tid) == program ? program : 0;
+	return r;
 }
 
 /* A leader that has ended before its threads has no mappings to show any more: its threads do. */
@@ -231,7 +237,9 @@ int proc_maps_read(pid_t pid, struct file_registry *files, struct maps **ret)
 		for (size_t i = 0; i < collection.n; i++)
 			collection.mappings[i].file = NULL;
 	release(&collection);
-	if (r == 0)
+	if (r == 0) {
+		maps->program = collection.program;
 		*ret = maps;
+	}
 	return r;
 }

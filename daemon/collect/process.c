@@ -104,6 +104,21 @@ int process_read(pid_t pid, struct process *ret)
 	return 0;
 }
 
+uint64_t process_start_stack(pid_t tid)
+{
+	enum { FIELDS_BETWEEN = 28 - 3 }; /* proc(5): 3 state, 28 startstack */
+	char stat[2048] = "";
+	if (read_small(tid, "stat", stat, sizeof(stat)) <= 0)
+		return 0;
+	const char *at = strrchr(stat, ')');
+	at = at && at[1] == ' ' ? at + 2 : NULL;
+	for (int i = 0; at && i < FIELDS_BETWEEN; i++) {
+		at = strchr(at, ' ');
+		at = at ? at + 1 : NULL;
+	}
+	return at ? strtoull(at, NULL, 10) : 0;
+}
+
 static int judge(pid_t pid, const struct process *process, struct error *err)
 {
 	if (process->is_kernel_thread)

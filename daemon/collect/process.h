@@ -31,6 +31,9 @@ pid_t process_living_thread(pid_t pid);
 int process_inner_tid(pid_t pid, pid_t tid, uint32_t *ret);
 /* Whether the process is in our time namespace: then start times are as /proc shows them to us. False when it cannot be known. */
 bool process_shares_time(pid_t pid);
+/* Where the program's stack begins (mm->start_stack), by which one program in this process is told from another; of a thread's number as well.
+ * 0 when it cannot be seen. */
+uint64_t process_start_stack(pid_t tid);
 
 /* Opens a pidfd and checks, before and after, that it is a live process (not a thread, a kernel thread or a zombie):
  * -ESRCH, -EINVAL, -EOPNOTSUPP with a text for people. *ret_pidfd is the caller's. */

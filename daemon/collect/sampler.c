@@ -135,6 +135,16 @@ int sampler_ring_fd(const struct sampler *sampler)
 	return bpf_map__fd(sampler->skeleton->maps.ring);
 }
 
+int sampler_lists_fd(const struct sampler *sampler)
+{
+	return bpf_map__fd(sampler->skeleton->maps.mapping_lists);
+}
+
+int sampler_tables_fd(const struct sampler *sampler)
+{
+	return bpf_map__fd(sampler->skeleton->maps.unwind_tables);
+}
+
 static uint64_t config_word(struct target_config config)
 {
 	uint64_t word;

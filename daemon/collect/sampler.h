@@ -23,6 +23,10 @@ void sampler_free(struct sampler *sampler);
 /* The program that perf events of targets run. Any thread. */
 int sampler_program_fd(const struct sampler *sampler);
 
+/* The program's arrays of mapping lists and of unwind tables, for unwind_maps.h. Any thread. */
+int sampler_lists_fd(const struct sampler *sampler);
+int sampler_tables_fd(const struct sampler *sampler);
+
 /* Becomes readable, edge-triggered alone (EPOLLET), when the ring buffer is a quarter full. Below that nobody is woken: drain on a timer. */
 int sampler_ring_fd(const struct sampler *sampler);
 

@@ -27,6 +27,7 @@ struct maps {
 	_Atomic unsigned references;
 	size_t n;                  /* mappings, ascending by start, not overlapping */
 	size_t main_index;         /* the main program's first executable mapping; n when unknown */
+	uint64_t program;          /* which program's they are: mm->start_stack; 0: not known. Set by who read them */
 	struct mapping mappings[]; /* n */
 };
 

@@ -12,14 +12,17 @@ enum { PAGE = 4096, STACK_BYTES = 64 * PAGE, MAX_FRAMES = 16384 };
 
 static const __u64 base = 0x7ffd00000000;
 static struct recorded_memory memory;
-static unsigned char *stack; /* at base */
+static unsigned char *stack;                 /* at base */
+static struct unwind_list_page code_list[2]; /* all code is without unwind information */
 static __u64 frames[MAX_FRAMES];
 static size_t n;
 
 static void setup(void)
 {
 	stack = calloc(1, STACK_BYTES);
-	memory = (struct recorded_memory){.start = base, .n = STACK_BYTES, .bytes = stack};
+	plain_list(code_list);
+	memory = (struct recorded_memory){
+		.start = base, .n = STACK_BYTES, .bytes = stack, .list = code_list, .list_pages = 2};
 }
 
 static void teardown(void)
@@ -36,8 +39,7 @@ static void put_frame(__u64 offset, __u64 fp, __u64 pc)
 
 static enum stack_end walk(__u64 sp_offset, __u64 fp, size_t max)
 {
-	return unwind_walk((struct unwind_registers){.pc = 0x401000, .sp = base + sp_offset, .fp = fp}, &memory, frames,
-			   max, &n);
+	return unwind_walk(unwind_leaf(0x401000, base + sp_offset, fp), &memory, frames, max, &n);
 }
 
 /* count frames, step bytes apart, the first at offset first; the last one's frame pointer is zero. */
@@ -111,14 +113,14 @@ START_TEST(loops_end)
 {
 	setup();
 	put_frame(32, base + 32, 0x500000); /* points to itself */
-	ck_assert_int_eq(walk(0, base + 32, MAX_FRAMES), STACK_END_BAD_FRAME_POINTER);
+	ck_assert_int_eq(walk(0, base + 32, MAX_FRAMES), STACK_END_NO_UNWIND_INFO);
 	ck_assert_uint_eq(n, 2);
 	put_frame(32, base + 96, 0x500000);
 	put_frame(96, base + 32, 0x500001); /* and back */
-	ck_assert_int_eq(walk(0, base + 32, MAX_FRAMES), STACK_END_BAD_FRAME_POINTER);
+	ck_assert_int_eq(walk(0, base + 32, MAX_FRAMES), STACK_END_NO_UNWIND_INFO);
 	ck_assert_uint_eq(n, 3);
 	put_frame(32, base + 40, 0x500000); /* into itself: frames must not overlap */
-	ck_assert_int_eq(walk(0, base + 32, MAX_FRAMES), STACK_END_BAD_FRAME_POINTER);
+	ck_assert_int_eq(walk(0, base + 32, MAX_FRAMES), STACK_END_NO_UNWIND_INFO);
 	ck_assert_uint_eq(n, 2);
 	teardown();
 }
@@ -128,10 +130,10 @@ START_TEST(bad_frame_pointers)
 {
 	setup();
 	put_chain(64, 48, 10);
-	ck_assert_int_eq(walk(128, base + 64, MAX_FRAMES), STACK_END_BAD_FRAME_POINTER); /* below the stack pointer */
+	ck_assert_int_eq(walk(128, base + 64, MAX_FRAMES), STACK_END_NO_UNWIND_INFO); /* below the stack pointer */
 	ck_assert_uint_eq(n, 1);
 	for (__u64 odd = 1; odd < 8; odd++)
-		ck_assert_int_eq(walk(0, base + 64 + odd, MAX_FRAMES), STACK_END_BAD_FRAME_POINTER);
+		ck_assert_int_eq(walk(0, base + 64 + odd, MAX_FRAMES), STACK_END_NO_UNWIND_INFO);
 	ck_assert_uint_eq(memory.reads, 0);
 	ck_assert_int_eq(walk(64, base + 64, MAX_FRAMES), STACK_END_ROOT); /* exactly at the stack pointer is well */
 	teardown();
@@ -158,16 +160,17 @@ START_TEST(the_top_of_the_address_space)
 	setup();
 	static const __u64 last[] = {UINT64_MAX - 7, UINT64_MAX - 15, UINT64_MAX - 23, UINT64_MAX - 4095};
 	for (size_t i = 0; i < sizeof(last) / sizeof(last[0]); i++) {
-		ck_assert_int_eq(walk(0, last[i], MAX_FRAMES), STACK_END_UNREADABLE);
+		enum stack_end end = walk(0, last[i], MAX_FRAMES);
+		ck_assert(end == STACK_END_UNREADABLE || end == STACK_END_NO_UNWIND_INFO);
 		ck_assert_uint_eq(n, 1);
 	}
 	/* A frame in the very last bytes: its caller's stack pointer wraps to 0, and the walk ends all the same. */
 	unsigned char top[16];
 	__u64 words[2] = {UINT64_MAX - 15, 0x500000};
 	memcpy(top, words, 16);
-	memory = (struct recorded_memory){.start = UINT64_MAX - 15, .n = 16, .bytes = top};
+	memory.start = UINT64_MAX - 15, memory.n = 16, memory.bytes = top;
 	enum stack_end end = walk(0, UINT64_MAX - 15, 64);
-	ck_assert(end == STACK_END_TOO_DEEP || end == STACK_END_BAD_FRAME_POINTER);
+	ck_assert(end == STACK_END_TOO_DEEP || end == STACK_END_NO_UNWIND_INFO);
 	teardown();
 }
 END_TEST
@@ -198,8 +201,7 @@ __attribute__((noinline, no_sanitize_address)) static void take(struct capture *
 {
 	unsigned char *frame = __builtin_frame_address(0);
 	capture->expected[0] = (__u64)(uintptr_t)__builtin_return_address(0);
-	capture->registers = (struct unwind_registers){
-		.pc = (__u64)(uintptr_t)take, .sp = (__u64)(uintptr_t)frame, .fp = (__u64)(uintptr_t)frame};
+	capture->registers = unwind_leaf((__u64)(uintptr_t)take, (__u64)(uintptr_t)frame, (__u64)(uintptr_t)frame);
 	capture->start = (__u64)(uintptr_t)frame;
 	size_t wanted = stack_top() - capture->start;
 	capture->n = wanted;
@@ -225,7 +227,9 @@ START_TEST(as_the_compiler_says)
 	capture.bytes = malloc(16 << 20);
 	descend(&capture, DEPTH - 1, DEPTH - 1);
 	ck_assert_uint_lt(capture.n, 16 << 20);
-	memory = (struct recorded_memory){.start = capture.start, .n = capture.n, .bytes = capture.bytes};
+	plain_list(code_list);
+	memory = (struct recorded_memory){
+		.start = capture.start, .n = capture.n, .bytes = capture.bytes, .list = code_list, .list_pages = 2};
 	unwind_walk(capture.registers, &memory, frames, MAX_FRAMES, &n);
 	ck_assert_uint_gt(n, DEPTH + 1);
 	for (unsigned i = 0; i <= DEPTH; i++)
@@ -236,5 +240,53 @@ START_TEST(as_the_compiler_says)
 }
 END_TEST
 
-CHECK_MAIN("unwind", 60, a_straight_chain, wherever_frames_lie_across_pages, a_thousand_frames_and_more, roots,
-	   loops_end, bad_frame_pointers, unreadable_memory, the_top_of_the_address_space, as_the_compiler_says)
+/* --- where nothing is known yet, and where an address is in no code --- */
+
+START_TEST(without_a_list)
+{
+	setup();
+	memory.not_ready = true;
+	put_chain(64, 48, 10);
+	ck_assert_int_eq(walk(0, base + 64, MAX_FRAMES),
+			 STACK_END_TABLES_NOT_READY); /* whatever the frame pointers say */
+	expect_chain(10);
+	teardown();
+}
+END_TEST
+
+START_TEST(callers_in_no_code)
+{
+	setup();
+	put_chain(64, 48, 3);
+	put_frame(64 + 48, base + 64 + 96, 0x7000); /* below all code */
+	ck_assert_int_eq(walk(0, base + 64, MAX_FRAMES), STACK_END_NO_UNWIND_INFO);
+	ck_assert_uint_eq(n, 2); /* not taken for a caller */
+	/* The leaf itself may be in code that has just been made. */
+	memory.list[1].entries[0].start = 0x4ff000;
+	((struct unwind_list_header *)memory.list)->first[0] = 0x4ff000;
+	put_frame(64 + 48, base + 64 + 96, 0x500001);
+	ck_assert_int_eq(walk(0, base + 64, MAX_FRAMES), STACK_END_ROOT);
+	expect_chain(3);
+	ck_assert_int_eq(walk(0, base + 65, MAX_FRAMES), STACK_END_BAD_RETURN_ADDRESS);
+	teardown();
+}
+END_TEST
+
+START_TEST(bounds_of_the_stack)
+{
+	setup();
+	put_chain(64, 48, 10);
+	memory.stack_lo = base;
+	memory.stack_hi = base + 64 + 3 * 48;
+	ck_assert_int_eq(walk(0, base + 64, MAX_FRAMES), STACK_END_NO_UNWIND_INFO);
+	ck_assert_uint_eq(n, 4);
+	memory.stack_hi = base + STACK_BYTES;
+	ck_assert_int_eq(walk(0, base + 64, MAX_FRAMES), STACK_END_ROOT);
+	expect_chain(10);
+	teardown();
+}
+END_TEST
+
+CHECK_MAIN("unwind", 60, a_straight_chain, without_a_list, callers_in_no_code, bounds_of_the_stack,
+	   wherever_frames_lie_across_pages, a_thousand_frames_and_more, roots, loops_end, bad_frame_pointers,
+	   unreadable_memory, the_top_of_the_address_space, as_the_compiler_says)

@@ -1,23 +1,41 @@
-/* Gives bpf/unwind.h a user-mode memory: a recorded buffer that stands for the target's addresses. */
+/* Gives bpf/unwind.h a user-mode memory: a recorded buffer that stands for the target's addresses, a mapping list, tables. */
 #pragma once
 #include <linux/types.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
+#include "bpf/cfi_table.h"
+#include "bpf/mapping_list.h"
+
+struct unwind_list_page {
+	struct unwind_list_entry entries[UNWIND_PAGE_ENTRIES];
+};
+
+struct recorded_table {
+	const unsigned char *bytes; /* room for whole pages */
+	size_t n;
+};
+
 struct recorded_memory {
 	__u64 start;
 	size_t n;
 	const unsigned char *bytes;
+	struct unwind_list_page *list; /* a struct unwind_list_header, then entries */
+	__u32 list_pages;
+	const struct recorded_table *tables;
+	__u32 n_tables;
+	__u64 stack_lo, stack_hi;
+	bool not_ready;
 	unsigned reads;
-	bool out_of_page; /* a read crossed a page although no frame does */
+	bool out_of_page; /* a copy did not end with a page */
 };
 
 static inline long unwind_read(void *to, __u32 bytes, __u64 address, void *memory)
 {
 	struct recorded_memory *recorded = memory;
 	recorded->reads++;
-	if ((address & 4095) + bytes > 4096 && bytes != 16)
+	if (bytes != 8 && ((address + bytes) & 4095))
 		recorded->out_of_page = true;
 	if (address < recorded->start || address - recorded->start > recorded->n ||
 	    recorded->n - (address - recorded->start) < bytes)
@@ -26,18 +44,49 @@ static inline long unwind_read(void *to, __u32 bytes, __u64 address, void *memor
 	return 0;
 }
 
+static inline const void *unwind_list_page(__u32 list, __u32 page, void *memory)
+{
+	const struct recorded_memory *recorded = memory;
+	return list == 0 && page < recorded->list_pages ? &recorded->list[page] : NULL;
+}
+
+static inline const void *unwind_table_page(__u32 table, __u32 page, void *memory)
+{
+	const struct recorded_memory *recorded = memory;
+	if (table >= recorded->n_tables || (size_t)page * CFI_PAGE_BYTES >= recorded->tables[table].n)
+		return NULL;
+	return recorded->tables[table].bytes + (size_t)page * CFI_PAGE_BYTES;
+}
+
 #include "bpf/unwind.h"
+
+/* A list of two pages: all addresses but the lowest are code without unwind information. */
+static inline void plain_list(struct unwind_list_page list[2])
+{
+	struct unwind_list_header *header = (struct unwind_list_header *)list;
+	*header = (struct unwind_list_header){.n_entries = 1, .n_pages = 1, .first = {0x10000}};
+	list[1].entries[0] = (struct unwind_list_entry){.start = 0x10000, .end = 1ull << 47, .kind = UNWIND_CODE_PLAIN};
+}
+
+/* The registers of a leaf frame, of which nothing but these matters. */
+static inline struct unwind_registers unwind_leaf(__u64 pc, __u64 sp, __u64 fp)
+{
+	return (struct unwind_registers){.pc = pc, .sp = sp, .fp = fp, .known = UNWIND_KNOWN_ALL, .pc_is_exact = 1};
+}
 
 /* The walk as the BPF program does it: at most max frames, the sampled pc first. Returns why it ended; STACK_END_TOO_DEEP at max. */
 static inline enum stack_end unwind_walk(struct unwind_registers registers, struct recorded_memory *memory,
 					 __u64 *frames, size_t max, size_t *ret_n)
 {
+	const struct unwind_tables tables = {
+		.ready = !memory->not_ready, .stack_lo = memory->stack_lo, .stack_hi = memory->stack_hi};
 	struct unwind_window window;
-	window.start = window.n = 0;
+	__u64 slot;
+	unwind_window_reset(&window);
 	for (size_t n = 0; n < max;) {
 		frames[n++] = registers.pc;
 		*ret_n = n;
-		int end = unwind_step_frame_pointer(&registers, &window, memory);
+		int end = unwind_step(&registers, &window, &tables, memory, &slot);
 		if (end != UNWIND_GOES_ON)
 			return (enum stack_end)end;
 	}

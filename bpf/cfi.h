@@ -1,0 +1,90 @@
+/* A step by a compact unwind table (cfi_table.h): address -> row -> rule -> the caller's registers. Part of unwind.h.
+ * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+ *
+ * Nearly all rules restore registers from words below the CFA, which is a register and an offset: these are applied in place. All others, signal
+ * frames among them, go through cfi_step_any, so that they cost the common ones nothing. */
+#pragma once
+#include "bpf/cfi_any.h"
+#include "bpf/cfi_lookup.h"
+
+enum { CFI_NO_ROW = -2 }; /* nothing is known of this address: *registers are as they were */
+
+/* sp_where, reserved and where[] of a rule as one word. */
+static __attribute__((always_inline)) inline __u64 cfi_wheres(const struct cfi_rule *rule)
+{
+	__u64 word;
+	__builtin_memcpy(&word, &rule->sp_where, sizeof(word));
+	return word;
+}
+
+/* Whether the rule is of the common form: the CFA is a register and an offset, everything that is saved is saved below it. */
+static __attribute__((always_inline)) inline bool cfi_is_common(const struct cfi_rule *rule)
+{
+	return rule->cfa == CFI_CFA_REGISTER && rule->ra_where == CFI_AT_CFA && !rule->flags &&
+	       (cfi_wheres(rule) & ~0x0101010101010000ull) == 0;
+}
+_Static_assert(CFI_SAME == 0 && CFI_AT_CFA == 1, "cfi_is_common looks at these two");
+
+#define CFI_RESTORE(INDEX, NUMBER)                                                           \
+	if (rule->where[INDEX] == CFI_AT_CFA) {                                              \
+		__u64 value = 0;                                                             \
+		if (unwind_word(window, cfa + (__u64)(__s64)rule->value[INDEX], &value) < 0) \
+			return STACK_END_UNREADABLE;                                         \
+		registers->by_number[NUMBER] = value;                                        \
+		known |= UNWIND_KNOWN(NUMBER);                                               \
+	}
+
+/* A rule of the common form. */
+static __attribute__((always_inline)) inline int cfi_step_common(struct unwind_registers *registers,
+								 struct unwind_window *window,
+								 const struct unwind_tables *tables,
+								 const struct cfi_rule *rule, __u64 *ret_slot)
+{
+	__u64 cfa = 0, pc = 0;
+	if (!unwind_register(registers, rule->cfa_register, &cfa))
+		return STACK_END_REGISTER_LOST;
+	cfa += (__u64)(__s64)rule->cfa_offset;
+	if (!unwind_may_go(registers, tables->stack_lo, tables->stack_hi, cfa))
+		return STACK_END_BAD_FRAME;
+	__u64 slot = cfa + (__u64)(__s64)rule->ra_value;
+	unwind_window_cover(window, registers->sp, cfa);
+	if (unwind_word(window, slot, &pc) < 0)
+		return STACK_END_UNREADABLE;
+	if (pc == 0)
+		return STACK_END_ROOT;
+	__u32 known = registers->known & UNWIND_KNOWN_PRESERVED;
+	CFI_RESTORE(0, 3)
+	CFI_RESTORE(1, 6)
+	CFI_RESTORE(2, 12)
+	CFI_RESTORE(3, 13)
+	CFI_RESTORE(4, 14)
+	CFI_RESTORE(5, 15)
+	registers->known = known;
+	registers->sp = cfa;
+	registers->pc = pc;
+	registers->pc_is_exact = 0;
+	*ret_slot = slot;
+	return UNWIND_GOES_ON;
+}
+#undef CFI_RESTORE
+
+static __attribute__((always_inline)) inline int cfi_step(struct unwind_registers *registers,
+							  struct unwind_window *window,
+							  const struct unwind_tables *tables, __u64 pc, __u64 *ret_slot)
+{
+	void *memory = unwind_memory(window);
+	__u32 number = CFI_RULE_NONE;
+	if (!cfi_find(window, pc, &number) || number == CFI_RULE_NONE)
+		return CFI_NO_ROW;
+	if (number == CFI_RULE_END)
+		return STACK_END_OUTERMOST;
+	const struct cfi_rule *rule = cfi_rule(&window->place, number, memory);
+	if (!rule)
+		return CFI_NO_ROW;
+	if (cfi_is_common(rule))
+		return cfi_step_common(registers, window, tables, rule, ret_slot);
+	window->any.rule = *rule;
+	int r = cfi_step_any(registers, window, tables->stack_lo, tables->stack_hi);
+	*ret_slot = window->any.slot;
+	return r;
+}

@@ -1,0 +1,75 @@
+/* A step by frame pointer, where there is no unwind information. Part of unwind.h. SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
+ *
+ * System V ABI, x86-64: [fp] is the caller's fp, [fp + 8] the return address. */
+#pragma once
+
+enum { UNWIND_FRAME_BYTES = 16 };
+
+struct unwind_frame {
+	__u64 fp, pc; /* the caller's */
+};
+
+/* The frame that the frame pointer points to. UNWIND_GOES_ON, or the enum stack_end. */
+static __attribute__((always_inline)) inline int unwind_read_frame(const struct unwind_registers *registers,
+								   struct unwind_window *window,
+								   const struct unwind_tables *tables,
+								   struct unwind_frame *ret)
+{
+	__u64 fp = registers->fp;
+	if (!(registers->known & UNWIND_KNOWN(UNWIND_RBP)))
+		return STACK_END_REGISTER_LOST;
+	if (fp == 0)
+		return STACK_END_ROOT;
+	if (fp < registers->sp || (fp & 7) ||
+	    !unwind_may_go(registers, tables->stack_lo, tables->stack_hi, fp + UNWIND_FRAME_BYTES))
+		return STACK_END_NO_UNWIND_INFO;
+	unwind_window_cover(window, registers->sp, fp + UNWIND_FRAME_BYTES);
+	if (unwind_word(window, fp, &ret->fp) < 0 || unwind_word(window, fp + 8, &ret->pc) < 0)
+		return STACK_END_UNREADABLE;
+	return ret->pc == 0 ? STACK_END_ROOT : UNWIND_GOES_ON;
+}
+
+static __attribute__((always_inline)) inline int unwind_take_frame(struct unwind_registers *registers,
+								   const struct unwind_frame *frame, __u64 *ret_slot)
+{
+	*ret_slot = registers->fp + 8;
+	registers->sp = registers->fp + UNWIND_FRAME_BYTES;
+	registers->fp = frame->fp;
+	registers->pc = frame->pc;
+	registers->known = UNWIND_KNOWN_FRAME; /* what the function saved, and where, nobody knows */
+	registers->pc_is_exact = 0;
+	return UNWIND_GOES_ON;
+}
+
+/* Without tables: what is found is only as good as the frame pointers, and the end says that. */
+static __attribute__((always_inline)) inline int unwind_step_unprepared(struct unwind_registers *registers,
+									struct unwind_window *window,
+									const struct unwind_tables *tables,
+									__u64 *ret_slot)
+{
+	struct unwind_frame frame = {0, 0};
+	int r = unwind_read_frame(registers, window, tables, &frame);
+	return r == UNWIND_GOES_ON ? unwind_take_frame(registers, &frame, ret_slot) : STACK_END_TABLES_NOT_READY;
+}
+
+/* In code without unwind information the frame pointer is followed when it leads to a caller whose code is known. */
+static __attribute__((always_inline)) inline int unwind_step_frame_pointer(struct unwind_registers *registers,
+									   struct unwind_window *window,
+									   const struct unwind_tables *tables,
+									   enum unwind_found found, __u64 *ret_slot)
+{
+	struct unwind_frame frame = {0, 0};
+	int end = STACK_END_NO_UNWIND_INFO;
+	if (found == UNWIND_NOWHERE)
+		end = STACK_END_BAD_RETURN_ADDRESS;
+	else if (window->place.kind == UNWIND_CODE_REFUSED)
+		end = STACK_END_TABLE_REFUSED;
+	else if (window->place.kind == UNWIND_CODE_PENDING)
+		end = STACK_END_TABLES_NOT_READY;
+	int r = unwind_read_frame(registers, window, tables, &frame);
+	if (r == STACK_END_UNREADABLE || (r == STACK_END_ROOT && found != UNWIND_NOWHERE))
+		return r;
+	if (r != UNWIND_GOES_ON || unwind_locate(window, tables->list, frame.pc - 1) == UNWIND_NOWHERE)
+		return end;
+	return unwind_take_frame(registers, &frame, ret_slot);
+}

@@ -1,0 +1,62 @@
+/* Unwind tables and mapping lists in BPF maps, where the sampling program reads them.
+ *
+ * A table belongs to a file and is there once, whoever maps it: it is loaded by the first, and let go by the last. A mapping list belongs to a
+ * target slot, holds references to the tables it names, and is replaced as a whole. All together they take no more memory than a budget: what has
+ * no room is refused, and counted.
+ *
+ * Thread: any. Functions that change what the program sees may wait for the kernel for some milliseconds: for worker threads. */
+#pragma once
+#include <linux/types.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bpf/mapping_list.h"
+
+struct unwind_maps;
+struct unwind_table;
+
+struct unwind_maps_figures {
+	uint64_t budget_bytes, table_bytes, list_bytes;
+	uint32_t tables, lists;
+	uint64_t refused; /* tables and lists that had no room, ever */
+};
+
+/* The fds are of the program's arrays of maps, and stay the caller's. NULL: out of memory. */
+struct unwind_maps *unwind_maps_new(int lists_fd, int tables_fd, size_t budget_bytes);
+void unwind_maps_free(struct unwind_maps *maps); /* NULL is fine; nothing is waited for: the maps go with the program */
+void unwind_maps_figures(struct unwind_maps *maps, struct unwind_maps_figures *ret);
+
+/* The table of a file (its id, see model/file.h): a new reference, or NULL when it is not loaded. */
+struct unwind_table *unwind_maps_find(struct unwind_maps *maps, uint64_t file_id);
+/* Loads a table, which has been checked, unless another thread was faster. A new reference in *ret. -ENOSPC: the budget is spent; -ENOMEM;
+ * -errno of bpf(2). */
+int unwind_maps_load(struct unwind_maps *maps, uint64_t file_id, const void *table, size_t bytes,
+		     struct unwind_table **ret);
+struct unwind_table *unwind_table_ref(struct unwind_table *table); /* NULL is fine */
+void unwind_table_unref(struct unwind_table *table);               /* NULL is fine */
+
+/* One mapping of a target. */
+struct unwind_mapping {
+	uint64_t start, end, file_offset;
+	enum unwind_code_kind kind;
+	struct unwind_table *table; /* of UNWIND_CODE_TABLE */
+};
+
+/* What a slot shows now. Zero: nothing. */
+struct unwind_list {
+	int fd; /* valid when n_pages > 0 */
+	uint32_t n_pages;
+	struct unwind_table **tables; /* references */
+	size_t n_tables;
+};
+
+/* Shows the slot's samples these mappings, which ascend, in place of *list, and lets that go. Takes references of its own to the tables.
+ * program: struct maps. Mappings beyond UNWIND_LIST_MAX_ENTRIES are left out. On failure *list stays, and is shown. -EINVAL: no mappings,
+ * or no program; -ENOSPC; -ENOMEM; -errno of bpf(2). */
+int unwind_maps_show(struct unwind_maps *maps, uint16_t slot, uint64_t program, const struct unwind_mapping *mappings,
+		     size_t n, struct unwind_list *list);
+/* Shows nothing any more. The slot must not belong to anybody else yet. Waits no longer than a look at the kernel takes. */
+void unwind_maps_hide(struct unwind_maps *maps, uint16_t slot, const struct unwind_list *list);
+/* Lets go what is not shown any more. */
+void unwind_list_release(struct unwind_maps *maps, struct unwind_list *list);
