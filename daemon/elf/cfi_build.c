@@ -1,0 +1,216 @@
+#include "elf/cfi_build.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "elf/cfi_frames.h"
+#include "elf/cfi_pieces.h"
+#include "elf/cfi_pointer.h"
+#include "elf/cfi_program.h"
+#include "elf/cfi_sections.h"
+
+enum {
+	MIN_BUCKET_SHIFT = 4,
+	/* The index may have 3 entries for 8 rows: 1.5 bytes a row. */
+	INDEX_PARTS = 3,
+	ROWS_PARTS = 8,
+};
+#define ALIGN_UP(n, to)   (((n) + (to)-1) / (to) * (to))
+#define ALIGN_DOWN(n, to) ((n) / (to) * (to))
+
+struct build {
+	struct cfi_sections sections;
+	struct cfi_frames frames;
+	struct cfi_piece *pieces;
+	size_t n_pieces;
+	struct cfi_output output;
+};
+
+static void build_free(struct build *build)
+{
+	cfi_rows_free(&build->output.rows);
+	cfi_rules_free(&build->output.rules);
+	free(build->pieces);
+	cfi_frames_free(&build->frames);
+	if (build->sections.elf)
+		cfi_sections_free(&build->sections);
+}
+
+/* Sections of one kind: .eh_frame first, then what .debug_frame adds. */
+static int read_kind(struct build *build, bool is_debug)
+{
+	size_t first = build->frames.n_fdes;
+	for (uint32_t i = 0; i < build->sections.n; i++) {
+		if (build->sections.list[i].is_debug != is_debug)
+			continue;
+		int r = cfi_frames_read(&build->frames, &build->sections, i);
+		if (r < 0)
+			return r;
+	}
+	struct cfi_piece *pieces = NULL;
+	size_t n = 0;
+	int r = cfi_pieces_make(&build->frames, first, build->pieces, build->n_pieces, &pieces, &n);
+	if (r < 0)
+		return r;
+	free(build->pieces);
+	build->pieces = pieces;
+	build->n_pieces = n;
+	return 0;
+}
+
+static void set_bases(struct build *build, const struct cfi_cie *cie)
+{
+	const struct cfi_section *section = &build->sections.list[cie->section];
+	build->output.bases = (struct cfi_bases){
+		.section = section->bytes,
+		.section_address = section->address,
+		.text_address = build->sections.text_address,
+		.data_address = build->sections.data_address,
+	};
+}
+
+static int run_pieces(struct build *build, uint64_t *ret_end)
+{
+	struct cfi_output *output = &build->output;
+	uint64_t end = build->pieces[0].start;
+	output->rows.base = ALIGN_DOWN(end, 1ULL << CFI_MAX_BUCKET_SHIFT);
+	for (size_t i = 0; i < build->n_pieces; i++) {
+		const struct cfi_piece *piece = &build->pieces[i];
+		const struct cfi_fde *fde = &build->frames.fdes[piece->fde];
+		struct cfi_cie *cie = &build->frames.cies[fde->cie];
+		int r = piece->start > end ? cfi_rows_add(&output->rows, end, CFI_RULE_NONE) : 0;
+		if (r < 0)
+			return r;
+		set_bases(build, cie);
+		r = cfi_program_run(output, cie, fde, piece->start, piece->end);
+		if (r < 0)
+			return r;
+		end = piece->end;
+	}
+	*ret_end = end;
+	return 0;
+}
+
+/* Small buckets are quickly searched, large ones make a small index. */
+static unsigned choose_shift(uint64_t start, uint64_t end, size_t n_rows)
+{
+	unsigned shift = MIN_BUCKET_SHIFT;
+	while (shift < CFI_MAX_BUCKET_SHIFT &&
+	       ((end - ALIGN_DOWN(start, 1ULL << shift)) >> shift) * ROWS_PARTS > n_rows * INDEX_PARTS)
+		shift++;
+	return shift;
+}
+
+/* Where everything goes. -EFBIG. */
+static int lay_out(const struct build *build, uint64_t end, struct cfi_table_header *ret)
+{
+	const struct cfi_rows *rows = &build->output.rows;
+	const struct cfi_rules *rules = &build->output.rules;
+	uint64_t first = rows->base + rows->rows[0].offset;
+	if (end - rows->base > CFI_MAX_TEXT_BYTES)
+		return -EFBIG;
+	unsigned shift = choose_shift(first, end, rows->n);
+	uint64_t start = ALIGN_DOWN(first, 1ULL << shift);
+	uint64_t n_buckets = ALIGN_UP(end - start, 1ULL << shift) >> shift;
+	uint64_t n_rows = rows->n + (start < first); /* a gap before the first row */
+	if (n_rows > CFI_MAX_ROWS)
+		return -EFBIG;
+	uint64_t off_code = sizeof(*ret);
+	uint64_t off_index = ALIGN_UP(off_code + rules->n_code, sizeof(__u32));
+	uint64_t off_rows = off_index + (n_buckets + 1) * sizeof(__u32);
+	uint64_t off_rules = ALIGN_UP(off_rows + n_rows * sizeof(__u32), sizeof(struct cfi_rule));
+	uint64_t total = off_rules + rules->n * sizeof(struct cfi_rule);
+	if (total > CFI_MAX_TABLE_BYTES)
+		return -EFBIG;
+	*ret = (struct cfi_table_header){
+		.magic = CFI_TABLE_MAGIC,
+		.total_bytes = (__u32)total,
+		.text_start = start,
+		.text_end = end,
+		.n_buckets = (__u32)n_buckets,
+		.bucket_shift = shift,
+		.n_rows = (__u32)n_rows,
+		.n_rules = rules->n,
+		.n_code_bytes = rules->n_code,
+		.off_index = (__u32)off_index,
+		.off_rows = (__u32)off_rows,
+		.off_rules = (__u32)off_rules,
+		.off_code = (__u32)off_code,
+	};
+	return 0;
+}
+
+static void write_rows(const struct build *build, const struct cfi_table_header *header, uint8_t *table)
+{
+	const struct cfi_rows *rows = &build->output.rows;
+	__u32 *index = (__u32 *)(table + header->off_index), *out = (__u32 *)(table + header->off_rows);
+	uint64_t start = header->text_start - rows->base; /* the base is aligned to more, so not above it */
+	size_t n = 0, bucket = 0;
+	if (header->n_rows > rows->n)
+		out[n++] = (__u32)(header->text_start & UINT16_MAX) | (__u32)CFI_RULE_NONE << 16;
+	index[bucket++] = 0;
+	for (size_t i = 0; i < rows->n; i++) {
+		const struct cfi_row *row = &rows->rows[i];
+		uint64_t in_bucket = (row->offset - start) >> header->bucket_shift;
+		while (bucket <= in_bucket)
+			index[bucket++] = (__u32)n;
+		out[n++] = (row->offset & UINT16_MAX) | row->rule << 16;
+	}
+	while (bucket <= header->n_buckets)
+		index[bucket++] = (__u32)n;
+}
+
+static int assemble(const struct build *build, uint64_t end, struct cfi_table *ret)
+{
+	struct cfi_table_header header;
+	int r = lay_out(build, end, &header);
+	if (r < 0)
+		return r;
+	const struct cfi_rules *rules = &build->output.rules;
+	uint8_t *table = calloc(1, header.total_bytes);
+	if (!table)
+		return -ENOMEM;
+	memcpy(table, &header, sizeof(header));
+	memcpy(table + header.off_code, rules->code, rules->n_code);
+	write_rows(build, &header, table);
+	memcpy(table + header.off_rules, rules->rules, rules->n * sizeof(rules->rules[0]));
+	*ret = (struct cfi_table){
+		.bytes = table,
+		.n = header.total_bytes,
+		.stats = {.n_fdes = build->frames.n_fdes,
+			  .n_malformed = build->frames.n_malformed + build->output.n_malformed,
+			  .n_unsupported = build->output.n_unsupported,
+			  .n_registers_lost = build->output.n_registers_lost,
+			  .n_rows = header.n_rows,
+			  .n_rules = header.n_rules,
+			  .n_index = header.n_buckets + 1,
+			  .n_code_bytes = header.n_code_bytes},
+	};
+	return 0;
+}
+
+int cfi_build(int fd, struct cfi_table *ret)
+{
+	_cleanup_(build_free) struct build build = {};
+	uint64_t end = 0;
+	int r = cfi_sections_read(fd, &build.sections);
+	if (r == 0)
+		r = read_kind(&build, false);
+	if (r == 0)
+		r = read_kind(&build, true);
+	if (r == 0 && build.n_pieces == 0)
+		r = -ENODATA;
+	if (r == 0)
+		r = cfi_rules_init(&build.output.rules);
+	if (r == 0)
+		r = run_pieces(&build, &end);
+	return r < 0 ? r : assemble(&build, end, ret);
+}
+
+void cfi_table_free(struct cfi_table *table)
+{
+	free(table->bytes);
+	*table = (struct cfi_table){};
+}

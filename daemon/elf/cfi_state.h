@@ -1,0 +1,16 @@
+/* What is known of a frame at one pc, while a call frame program runs. */
+#pragma once
+#include <linux/types.h>
+#include <stdint.h>
+
+#include "bpf/cfi_table.h"
+
+/* Parts that the rule cannot express: then there is none. */
+enum { CFI_NO_CFA_REGISTER = 1, CFI_NO_CFA_OFFSET = 2, CFI_NO_RETURN_ADDRESS = 4 };
+
+struct cfi_state {
+	struct cfi_rule rule;
+	uint32_t
+		sigcontext; /* registers that are where the kernel's signal frame has them: a bit each, by DWARF number */
+	uint8_t lacks;
+};

@@ -1,0 +1,88 @@
+/* How large compact unwind tables are, and how long they take to make and to check:
+ *     bench_cfi [FILE...]        by default, the large ones of this machine that are there
+ * Prints the table of docs/BENCHMARKS.md. Times are medians of RUNS, the file in the page cache. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "base/clock.h"
+#include "elf/cfi_build.h"
+#include "model/cfi_check.h"
+
+enum { RUNS = 11 };
+
+static int compare(const void *left, const void *right)
+{
+	const uint64_t *a = left, *b = right;
+	return (*a > *b) - (*a < *b);
+}
+
+static double median_ms(uint64_t *ns)
+{
+	qsort(ns, RUNS, sizeof(ns[0]), compare);
+	return (double)ns[RUNS / 2] / 1e6;
+}
+
+static int measure(const char *path)
+{
+	uint64_t build_ns[RUNS], check_ns[RUNS];
+	struct cfi_table table = {};
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	for (int i = 0; i < RUNS; i++) {
+		cfi_table_free(&table);
+		uint64_t start_ns = clock_monotonic_ns();
+		int r = cfi_build(fd, &table);
+		build_ns[i] = clock_monotonic_ns() - start_ns;
+		if (r < 0)
+			return r;
+		start_ns = clock_monotonic_ns();
+		if (!cfi_table_check(table.bytes, table.n))
+			return -EBADMSG;
+		check_ns[i] = clock_monotonic_ns() - start_ns;
+	}
+	const struct cfi_build_stats *stats = &table.stats;
+	double rows = (double)stats->n_rows;
+	printf("| %s | %zu | %zu | %zu | %zu | %.2f | %.2f | %.2f | %.2f | %.1f | %.1f | %zu, %zu, %zu |\n",
+	       strrchr(path, '/') ? strrchr(path, '/') + 1 : path, (size_t)stats->n_fdes, (size_t)stats->n_rows,
+	       (size_t)stats->n_rules, table.n, 4.0, 4.0 * (double)stats->n_index / rows,
+	       (double)(stats->n_rules * sizeof(struct cfi_rule) + stats->n_code_bytes) / rows, (double)table.n / rows,
+	       median_ms(build_ns), median_ms(check_ns), (size_t)stats->n_malformed, (size_t)stats->n_unsupported,
+	       (size_t)stats->n_registers_lost);
+	cfi_table_free(&table);
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	static const char *const usual[] = {
+		"/lib64/ld-linux-x86-64.so.2",
+		"/lib/x86_64-linux-gnu/libc.so.6",
+		"/usr/lib/x86_64-linux-gnu/libcrypto.so.3",
+		"/usr/lib/x86_64-linux-gnu/libstdc++.so.6",
+		"/usr/lib/x86_64-linux-gnu/libLLVM-14.so.1",
+		"/usr/lib/x86_64-linux-gnu/libclang-cpp.so.14",
+		"/usr/bin/node",
+	};
+	size_t n = argc > 1 ? (size_t)argc - 1 : sizeof(usual) / sizeof(usual[0]);
+	int failed = 0;
+	printf("| file | FDEs | rows | rules | bytes | row | index | rules, code | bytes a row, all told | build, ms | "
+	       "check, ms | "
+	       "malformed, unsupported, lost |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+	for (size_t i = 0; i < n; i++) {
+		const char *path = argc > 1 ? argv[i + 1] : usual[i];
+		int r = measure(path);
+		if (r == -ENOENT && argc == 1)
+			continue; /* not installed */
+		if (r < 0) {
+			fprintf(stderr, "%s: %s\n", path, strerror(-r));
+			failed = 1;
+		}
+	}
+	return failed;
+}
