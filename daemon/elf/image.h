@@ -1,7 +1,8 @@
-/* One ELF file, as far as names need it: its build id, where its segments are mapped from, and the index of its functions.
+/* One ELF file, as far as names need it: its build id, where its segments are mapped from, the index of its functions, its DWARF.
  *
- * Everything is read with pread (libelf's ELF_C_READ), never mapped: a file that is cut short while it is read gives an error instead of
- * a SIGBUS. What is kept is 16 to 32 bytes a function; names are read again from the file when they are asked for. */
+ * Symbols are read with pread (libelf's ELF_C_READ), never mapped: a file that is cut short while it is read gives an error instead of
+ * a SIGBUS. What is kept is 16 to 32 bytes a function; names are read again from the file when they are asked for. DWARF is mapped when
+ * it is first needed: see dwarf_sections.h. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,7 +18,8 @@ int image_open(int fd, struct image **ret);
 void image_free(struct image *image); /* NULL is fine */
 
 const char *image_build_id(const struct image *image); /* lower-case hex; "": none */
-bool image_has_symbols(const struct image *image);
+bool image_has_symbols(
+	const struct image *image);            /* of whatever kind: false means that nothing will ever have a name */
 size_t image_bytes(const struct image *image); /* of memory */
 
 struct image_name {
@@ -27,3 +29,12 @@ struct image_name {
 
 /* The function at file_offset, which is where in the file the code is, as it is mapped. False: none is known. */
 bool image_find(const struct image *image, uint64_t file_offset, struct image_name *ret);
+
+/* The functions at file_offset, innermost first, into ret; how many. By DWARF, where there is some: with files, lines and inlined calls;
+ * by symbols otherwise. 0: none is known. What ret points to lives until the next call on any image. */
+struct image_frame {
+	const char *name, *system_name; /* never empty */
+	const char *filename;           /* "": unknown */
+	uint32_t line, start_line;      /* 0: unknown */
+};
+size_t image_find_frames(struct image *image, uint64_t file_offset, struct image_frame ret[READER_FRAMES_MAX]);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "elf/dwarf_sections.h"
 #include "elf/requests.h"
 #include "elf/sandbox.h"
 #include "proto/reader_limits.h"
@@ -72,6 +73,7 @@ int main(int argc, char **argv)
 	/* Large tables come and go: give them back to the kernel each time, instead of raising the threshold as malloc would. */
 	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
 	struct requests *requests = requests_new();
+	(void)dwarf_sections_survive_truncation(); /* else such a file ends us, and sprofd starts us again */
 	if (!requests || sandbox_enter(&err) < 0) {
 		log_error("sprofd-elf: %s", requests ? err.text : "out of memory");
 		return 1;

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "elf/image.h"
+#include "elf/work.h"
 #include "proto/reader_limits.h"
 #include "reader.pb-c.h"
 
@@ -13,9 +14,14 @@ enum {
 	FILES_MAX = 48,
 	INDEX_MAX_BYTES = 256 << 20,
 	/* Of a packed Frames with one Frame: tags and lengths, generously; and of a reply around them. */
+	FRAMES_OVERHEAD_BYTES = 8,
 	FRAME_OVERHEAD_BYTES = 32,
 	REPLY_OVERHEAD_BYTES = 64,
+	FRAMES_IN_REPLY_MAX = READER_MESSAGE_MAX_BYTES / FRAME_OVERHEAD_BYTES,
 };
+
+/* Then a reply goes out with what is there: what takes long must not look like a reader that hangs. */
+#define REPLY_AFTER_NS 250000000U
 
 struct open_file {
 	uint64_t file_id;
@@ -28,9 +34,9 @@ struct requests {
 	size_t n;
 	uint64_t clock;
 	/* The reply being built. */
-	struct image_name name;
 	Sprof__Reader__Frames frames[READER_BATCH_MAX], *frames_list[READER_BATCH_MAX];
-	Sprof__Reader__Frame frame[READER_BATCH_MAX], *frame_list[READER_BATCH_MAX];
+	Sprof__Reader__Frame frame[FRAMES_IN_REPLY_MAX], *frame_list[FRAMES_IN_REPLY_MAX];
+	size_t n_frames;
 	char text[READER_MESSAGE_MAX_BYTES];
 	size_t text_used;
 };
@@ -111,45 +117,78 @@ static char *keep_text(struct requests *requests, const char *text)
 	return copy;
 }
 
-/* Fills the i-th Frames of the reply; false when it does not fit any more. */
-static bool add_frames(struct requests *requests, const struct image *image, size_t i, uint64_t file_offset,
-		       size_t *used)
+/* Whether the texts of n frames and what is around them fit in what is left of the reply; if so, they are counted. */
+static bool take_room(const struct image_frame *in, size_t n, size_t *used)
 {
+	size_t bytes = FRAMES_OVERHEAD_BYTES;
+	for (size_t i = 0; i < n; i++)
+		bytes += FRAME_OVERHEAD_BYTES + strlen(in[i].name) + strlen(in[i].system_name) + strlen(in[i].filename);
+	if (bytes > READER_MESSAGE_MAX_BYTES - *used)
+		return false;
+	*used += bytes;
+	return true;
+}
+
+/* Of names of the longest kind not even one offset's frames may fit: then as many as do, from the innermost on, and the outermost. */
+static size_t shorten(struct image_frame *in, size_t n)
+{
+	size_t fit = READER_MESSAGE_MAX_BYTES / (3 * (READER_NAME_MAX_BYTES + FRAME_OVERHEAD_BYTES)) - 1;
+	if (n <= fit)
+		return n;
+	in[fit - 1] = in[n - 1];
+	return fit;
+}
+
+static void fill_frame(struct requests *requests, const struct image_frame *in, Sprof__Reader__Frame *out)
+{
+	sprof__reader__frame__init(out);
+	out->name = keep_text(requests, in->name);
+	if (strcmp(in->name, in->system_name) != 0)
+		out->system_name = keep_text(requests, in->system_name);
+	if (in->filename[0])
+		out->filename = keep_text(requests, in->filename);
+	out->line = in->line;
+	out->start_line = in->start_line;
+}
+
+/* Fills the i-th Frames of the reply; false when it does not fit any more. */
+static bool add_frames(struct requests *requests, struct image *image, size_t i, uint64_t file_offset, size_t *used)
+{
+	struct image_frame found[READER_FRAMES_MAX];
 	Sprof__Reader__Frames *frames = &requests->frames[i];
 	sprof__reader__frames__init(frames);
 	requests->frames_list[i] = frames;
-	if (!image_find(image, file_offset, &requests->name)) {
-		*used += 2; /* an empty message */
-		return *used <= READER_MESSAGE_MAX_BYTES;
-	}
-	struct image_name *name = &requests->name;
-	bool same = strcmp(name->name, name->system_name) == 0;
-	size_t bytes = FRAME_OVERHEAD_BYTES + strlen(name->name) + (same ? 0 : strlen(name->system_name));
-	if (*used + bytes > READER_MESSAGE_MAX_BYTES)
+	size_t n = image_find_frames(image, file_offset, found);
+	if (n > FRAMES_IN_REPLY_MAX - requests->n_frames)
 		return false;
-	*used += bytes;
-	Sprof__Reader__Frame *frame = &requests->frame[i];
-	sprof__reader__frame__init(frame);
-	frame->name = keep_text(requests, name->name);
-	if (!same)
-		frame->system_name = keep_text(requests, name->system_name);
-	requests->frame_list[i] = frame;
-	frames->frame = &requests->frame_list[i];
-	frames->n_frame = 1;
+	if (!take_room(found, n, used)) {
+		n = shorten(found, n);
+		if (i > 0 || !take_room(found, n, used))
+			return false;
+	}
+	frames->frame = requests->frame_list + requests->n_frames;
+	frames->n_frame = n;
+	for (size_t k = 0; k < n; k++, requests->n_frames++) {
+		requests->frame_list[requests->n_frames] = &requests->frame[requests->n_frames];
+		fill_frame(requests, &found[k], &requests->frame[requests->n_frames]);
+	}
 	return true;
 }
 
 static int handle_symbolize(struct requests *requests, uint64_t file_id, const Sprof__Reader__Symbolize *in,
 			    Sprof__Reader__Symbolized *ret)
 {
-	const struct open_file *file = find_file(requests, file_id);
+	struct open_file *file = find_file(requests, file_id);
 	if (!file)
 		return -ENOENT;
 	if (in->n_file_offset == 0 || in->n_file_offset > READER_BATCH_MAX)
 		return -EBADMSG;
 	requests->text_used = 0;
+	requests->n_frames = 0;
 	size_t used = REPLY_OVERHEAD_BYTES, n = 0;
-	while (n < in->n_file_offset && add_frames(requests, file->image, n, in->file_offset[n], &used))
+	uint64_t until_ns = work_clock_ns() + REPLY_AFTER_NS;
+	while (n < in->n_file_offset && (n == 0 || work_clock_ns() < until_ns) &&
+	       add_frames(requests, file->image, n, in->file_offset[n], &used))
 		n++;
 	ret->frames = requests->frames_list;
 	ret->n_frames = n;

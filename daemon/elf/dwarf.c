@@ -1,0 +1,187 @@
+#include "elf/dwarf.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "elf/dwarf_index.h"
+#include "elf/dwarf_lines.h"
+#include "elf/dwarf_names.h"
+#include "elf/dwarf_scopes.h"
+
+enum {
+	LOADED_MAX_BYTES = 192 << 20, /* of units' tables; more than that only for one unit */
+	CANDIDATES_MAX = 4,
+};
+#define NAMES_BUDGET_NS 500000000U
+
+struct dwarf {
+	struct dwarf_source source;
+	struct dwarf_index index;
+	struct dwarf_names names;
+	/* Units with something loaded. */
+	struct dwarf_unit **loaded;
+	size_t n_loaded, loaded_allocated, loaded_bytes;
+};
+
+int dwarf_new(struct dwarf_sections *sections, struct dwarf **ret)
+{
+	struct dwarf *dwarf = calloc(1, sizeof(*dwarf));
+	if (!dwarf) {
+		dwarf_sections_release(sections);
+		return -ENOMEM;
+	}
+	dwarf->source.sections = *sections;
+	*sections = (struct dwarf_sections){.fd = -1};
+	dwarf_names_init(&dwarf->names);
+	int r = dwarf_sections_any(&dwarf->source.sections) ? dwarf_units_read(&dwarf->source) : -ENOENT;
+	if (r == 0)
+		r = dwarf_index_build(&dwarf->source, &dwarf->index);
+	if (r < 0) {
+		dwarf_free(dwarf);
+		return r;
+	}
+	*ret = dwarf;
+	return 0;
+}
+
+static void unload(struct dwarf_unit *unit)
+{
+	dwarf_scopes_free(unit->scopes);
+	dwarf_lines_free(unit->lines);
+	unit->scopes = NULL;
+	unit->lines = NULL;
+	dwarf_unit_drop_abbrevs(unit);
+}
+
+static void unload_all(struct dwarf *dwarf)
+{
+	for (size_t i = 0; i < dwarf->n_loaded; i++)
+		unload(dwarf->loaded[i]);
+	dwarf->n_loaded = 0;
+	dwarf->loaded_bytes = 0;
+}
+
+void dwarf_free(struct dwarf *dwarf)
+{
+	if (!dwarf)
+		return;
+	unload_all(dwarf);
+	free(dwarf->loaded);
+	dwarf_names_free(&dwarf->names);
+	dwarf_index_free(&dwarf->index);
+	free(dwarf->source.units);
+	dwarf_sections_release(&dwarf->source.sections);
+	free(dwarf);
+}
+
+size_t dwarf_bytes(const struct dwarf *dwarf)
+{
+	return sizeof(*dwarf) + dwarf->source.n_units * sizeof(dwarf->source.units[0]) +
+	       dwarf->index.allocated * sizeof(dwarf->index.entries[0]) + dwarf_names_bytes(&dwarf->names) +
+	       dwarf->loaded_bytes + dwarf->source.sections.unpacked_bytes;
+}
+
+/* That something of unit will be held; false: out of memory. */
+static bool note_loaded(struct dwarf *dwarf, struct dwarf_unit *unit)
+{
+	if (unit->scopes || unit->lines || unit->abbrevs.entries)
+		return true;
+	if (dwarf->n_loaded == dwarf->loaded_allocated) {
+		size_t wanted = dwarf->loaded_allocated ? dwarf->loaded_allocated * 2 : 64;
+		struct dwarf_unit **grown = reallocarray(dwarf->loaded, wanted, sizeof(struct dwarf_unit *));
+		if (!grown)
+			return false;
+		dwarf->loaded = grown;
+		dwarf->loaded_allocated = wanted;
+	}
+	dwarf->loaded[dwarf->n_loaded++] = unit;
+	return true;
+}
+
+static void load_abbrevs(struct dwarf *dwarf, struct dwarf_unit *unit)
+{
+	if (unit->abbrevs.entries || unit->bad_abbrevs || !note_loaded(dwarf, unit) || !dwarf_unit_load_abbrevs(unit))
+		return;
+	size_t n = unit->abbrevs.n;
+	const struct abbrev *last = &unit->abbrevs.entries[n - 1];
+	dwarf->loaded_bytes += n * sizeof(*last) + ((size_t)last->first + last->n) * sizeof(struct abbrev_attribute);
+}
+
+static bool visit(void *context, struct dwarf_unit *unit)
+{
+	struct dwarf *dwarf = context;
+	size_t before = dwarf->loaded_bytes;
+	load_abbrevs(dwarf, unit);
+	return !work_spent(&dwarf->source.work, 64 + (dwarf->loaded_bytes - before) / 8);
+}
+
+/* What cannot be read now will not be tried again while the file is open. */
+static void load(struct dwarf *dwarf, struct dwarf_unit *unit)
+{
+	load_abbrevs(dwarf, unit);
+	if (!unit->scopes && !unit->bad_scopes) {
+		unit->bad_scopes = !unit->abbrevs.entries || !note_loaded(dwarf, unit) ||
+				   dwarf_scopes_read(unit, &unit->scopes) < 0;
+		dwarf->loaded_bytes += unit->scopes ? dwarf_scopes_bytes(unit->scopes) : 0;
+	}
+	if (!unit->lines && !unit->bad_lines) {
+		unit->bad_lines = !note_loaded(dwarf, unit) || dwarf_lines_read(unit, &unit->lines) < 0;
+		dwarf->loaded_bytes += unit->lines ? dwarf_lines_bytes(unit->lines) : 0;
+	}
+}
+
+static const char *path_of(struct dwarf_unit *unit, uint64_t file)
+{
+	return unit->lines ? dwarf_lines_path(unit->lines, unit, file) : "";
+}
+
+static void set_name(struct dwarf *dwarf, struct dwarf_unit *unit, const struct dwarf_scope *scope,
+		     struct dwarf_frame *frame)
+{
+	const struct dwarf_name *name = dwarf_names_find(&dwarf->names, unit, unit->offset + scope->die, visit, dwarf);
+	if (!name)
+		return;
+	frame->name = name->name;
+	frame->system_name = name->system_name;
+	frame->start_line = name->start_line;
+	frame->is_mangled = name->is_mangled;
+}
+
+/* The frames at address in unit; 0: it is not there. */
+static size_t find_in(struct dwarf *dwarf, struct dwarf_unit *unit, uint64_t address, struct dwarf_frame *ret)
+{
+	const struct dwarf_scope *scopes[READER_FRAMES_MAX];
+	load(dwarf, unit);
+	work_begin(&dwarf->source.work, NAMES_BUDGET_NS);
+	uint64_t file = 0;
+	uint32_t line = 0;
+	bool has_line = unit->lines && dwarf_lines_find(unit->lines, address, &file, &line);
+	size_t n = unit->scopes ? dwarf_scopes_find(unit->scopes, address, scopes, READER_FRAMES_MAX) : 0;
+	const char *filename = has_line ? path_of(unit, file) : "";
+	if (n == 0 && filename[0]) {
+		ret[0] = (struct dwarf_frame){.filename = filename, .line = line};
+		return 1;
+	}
+	for (size_t i = 0; i < n; i++) {
+		const struct dwarf_scope *scope = scopes[n - 1 - i];
+		ret[i] = (struct dwarf_frame){.filename = filename, .line = line};
+		set_name(dwarf, unit, scope, &ret[i]);
+		filename = path_of(unit, scope->call_file);
+		line = scope->call_line;
+	}
+	return n;
+}
+
+size_t dwarf_find(struct dwarf *dwarf, uint64_t address, struct dwarf_frame ret[READER_FRAMES_MAX])
+{
+	struct dwarf_unit *units[CANDIDATES_MAX];
+	if (dwarf->loaded_bytes > LOADED_MAX_BYTES)
+		unload_all(dwarf);
+	dwarf_names_trim(&dwarf->names);
+	size_t n_units = dwarf_index_find(&dwarf->index, address, units, CANDIDATES_MAX), n = 0;
+	for (size_t i = 0; i < n_units && (n == 0 || !ret[0].name); i++) {
+		size_t found = find_in(dwarf, units[i], address, ret);
+		n = found ? found : n;
+	}
+	return n;
+}

@@ -1,0 +1,31 @@
+/* What sprofd-elf says of a file, without its sandbox: reads file offsets (hex, one a line), writes for each its frames, innermost
+ * first, "name\tsystem name\tfile\tline\tstart line" a line, and a line with a dot. For comparing with other tools.
+ *   elf_names FILE < OFFSETS */
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "elf/image.h"
+
+int main(int argc, char **argv)
+{
+	struct image *image = NULL;
+	int fd = argc == 2 ? open(argv[1], O_RDONLY | O_CLOEXEC) : -1;
+	if (fd < 0 || image_open(fd, &image) < 0) {
+		fprintf(stderr, "usage: elf_names FILE < OFFSETS\n");
+		return 2;
+	}
+	static struct image_frame frames[READER_FRAMES_MAX];
+	char line[64];
+	while (fgets(line, sizeof(line), stdin)) {
+		uint64_t offset = strtoull(line, NULL, 16);
+		size_t n = image_find_frames(image, offset, frames);
+		for (size_t i = 0; i < n; i++)
+			printf("%s\t%s\t%s\t%u\t%u\n", frames[i].name, frames[i].system_name, frames[i].filename,
+			       frames[i].line, frames[i].start_line);
+		puts(".");
+	}
+	image_free(image);
+	return 0;
+}
