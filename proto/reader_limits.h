@@ -7,5 +7,6 @@ enum {
 	READER_BATCH_MAX = 512,               /* offsets in one Symbolize */
 	READER_NAME_MAX_BYTES = 4096,         /* of one string in a Frame, without NUL */
 	READER_FRAMES_MAX = 64,         /* functions at one offset: the inlined ones and the one that holds them */
+	READER_LINK_MAX_BYTES = 1024,   /* of the name or path of another file, without NUL */
 	READER_BUILD_ID_MAX_BYTES = 64, /* before it is written as hex */
 };

@@ -6,7 +6,7 @@
 
 enum { NOTES_MAX_BYTES = 1 << 20 };
 
-static void write_hex(const unsigned char *bytes, size_t n, char *out)
+void build_id_write_hex(const uint8_t *bytes, size_t n, char *out)
 {
 	static const char digits[] = "0123456789abcdef";
 	for (size_t i = 0; i < n; i++) {
@@ -27,7 +27,7 @@ static bool find_in(Elf_Data *notes, char *out)
 			continue;
 		if (note.n_descsz == 0 || note.n_descsz > READER_BUILD_ID_MAX_BYTES)
 			continue;
-		write_hex((const unsigned char *)bytes + content, note.n_descsz, out);
+		build_id_write_hex((const uint8_t *)bytes + content, note.n_descsz, out);
 		return true;
 	}
 	return false;

@@ -15,7 +15,7 @@ enum {
 #define NAMES_BUDGET_NS 500000000U
 
 struct dwarf {
-	struct dwarf_source source;
+	struct dwarf_source source, alt;
 	struct dwarf_index index;
 	struct dwarf_names names;
 	/* Units with something loaded. */
@@ -41,6 +41,25 @@ int dwarf_new(struct dwarf_sections *sections, struct dwarf **ret)
 		return r;
 	}
 	*ret = dwarf;
+	return 0;
+}
+
+int dwarf_set_alt(struct dwarf *dwarf, struct dwarf_sections *sections)
+{
+	if (dwarf->source.alt || !dwarf_sections_any(sections)) {
+		dwarf_sections_release(sections);
+		return -ENOENT;
+	}
+	dwarf->alt.sections = *sections;
+	*sections = (struct dwarf_sections){.fd = -1};
+	int r = dwarf_units_read(&dwarf->alt);
+	if (r < 0) {
+		free(dwarf->alt.units);
+		dwarf_sections_release(&dwarf->alt.sections);
+		dwarf->alt = (struct dwarf_source){};
+		return r;
+	}
+	dwarf->source.alt = &dwarf->alt;
 	return 0;
 }
 
@@ -70,15 +89,17 @@ void dwarf_free(struct dwarf *dwarf)
 	dwarf_names_free(&dwarf->names);
 	dwarf_index_free(&dwarf->index);
 	free(dwarf->source.units);
+	free(dwarf->alt.units);
 	dwarf_sections_release(&dwarf->source.sections);
+	dwarf_sections_release(&dwarf->alt.sections);
 	free(dwarf);
 }
 
 size_t dwarf_bytes(const struct dwarf *dwarf)
 {
-	return sizeof(*dwarf) + dwarf->source.n_units * sizeof(dwarf->source.units[0]) +
+	return sizeof(*dwarf) + (dwarf->source.n_units + dwarf->alt.n_units) * sizeof(struct dwarf_unit) +
 	       dwarf->index.allocated * sizeof(dwarf->index.entries[0]) + dwarf_names_bytes(&dwarf->names) +
-	       dwarf->loaded_bytes + dwarf->source.sections.unpacked_bytes;
+	       dwarf->loaded_bytes + dwarf->source.sections.unpacked_bytes + dwarf->alt.sections.unpacked_bytes;
 }
 
 /* That something of unit will be held; false: out of memory. */

@@ -19,9 +19,12 @@ struct dwarf_frame {
 	const char *system_name; /* as the compiler called it; NULL with name */
 	const char *filename;    /* "": unknown */
 	uint32_t line, start_line;
-	bool is_mangled; /* system_name is the linker's, not only the source's */
+	bool is_mangled; /* system_name is one of C++, Rust or D that name was made of */
 };
 
 /* The functions at address, innermost first, into ret; how many. 0: nothing is known of it. One without a name may be the only one, in
  * code without functions (assembly) that has lines. Everything lives until the next call. */
 size_t dwarf_find(struct dwarf *dwarf, uint64_t address, struct dwarf_frame ret[READER_FRAMES_MAX]);
+
+/* Gives it dwz's supplementary file, whose sections it takes over as dwarf_new does. Once. -ENOENT, -EBADMSG, -EFBIG, -ENOMEM. */
+int dwarf_set_alt(struct dwarf *dwarf, struct dwarf_sections *sections);

@@ -159,7 +159,6 @@ static bool set_names(struct dwarf_names *names, const struct gathered *gathered
 		return true; /* the file changed under us */
 	ret->system_name = arena_strndup(&names->arena, system, strlen(system));
 	ret->name = ret->system_name;
-	ret->is_mangled = linkage;
 	if (demangle(system, readable, sizeof(readable))) {
 		text_make_printable(readable);
 		ret->is_mangled = true;

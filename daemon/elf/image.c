@@ -9,29 +9,10 @@
 
 #include "base/cleanup.h"
 #include "elf/build_id.h"
-#include "elf/demangle.h"
-#include "elf/dwarf.h"
-#include "elf/symbols.h"
-#include "elf/text.h"
+#include "elf/image_internal.h"
+#include "elf/mini_debug.h"
 
-enum { SEGMENTS_MAX = 64, NAME_FIRST_READ_BYTES = 256 };
-
-struct segment {
-	uint64_t offset, bytes, address;
-};
-
-struct image {
-	int fd;
-	char build_id[2 * READER_BUILD_ID_MAX_BYTES + 1];
-	size_t n_segments;
-	struct segment segments[SEGMENTS_MAX]; /* the executable ones first: at page borders two can hold one offset */
-	struct symbols symbols;
-	struct dwarf_sections sections; /* until they are dwarf's */
-	struct dwarf *dwarf;            /* NULL: not tried yet, or there is none */
-	bool has_dwarf;
-};
-
-static int check_regular(int fd, uint64_t *ret_bytes)
+int image_check_regular(int fd, uint64_t *ret_bytes)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0)
@@ -71,22 +52,28 @@ static int read_elf(Elf *elf, uint64_t file_bytes, struct image *image)
 	if (r < 0)
 		return r;
 	build_id_read(elf, image->build_id);
+	links_read(elf, &image->links);
 	dwarf_sections_find(elf, image->fd, file_bytes, false, &image->sections);
 	image->has_dwarf = dwarf_sections_any(&image->sections);
-	return symbols_read(elf, &image->symbols);
+	r = symbols_read(elf, &image->own.symbols);
+	if (r == 0 && !image->own.symbols.has_symtab)
+		mini_debug_read(elf, &image->mini);
+	return r;
 }
 
 int image_open(int fd, struct image **ret)
 {
 	_cleanup_close_ int owned = fd;
 	uint64_t bytes = 0;
-	int r = check_regular(fd, &bytes);
+	int r = image_check_regular(fd, &bytes);
 	if (r < 0)
 		return r;
 	struct image *image = calloc(1, sizeof(*image));
 	if (!image)
 		return -ENOMEM;
 	image->fd = TAKE_FD(owned);
+	image->own.fd = image->fd;
+	image->debug.fd = image->alt_fd = -1;
 	elf_version(EV_CURRENT);
 	Elf *elf = elf_begin(image->fd, ELF_C_READ, NULL);
 	r = elf ? read_elf(elf, bytes, image) : -ENOEXEC;
@@ -103,9 +90,15 @@ void image_free(struct image *image)
 {
 	if (!image)
 		return;
-	symbols_free(&image->symbols);
 	dwarf_free(image->dwarf);
 	dwarf_sections_release(&image->sections);
+	if (image->debug.fd >= 0)
+		close(image->debug.fd);
+	if (image->alt_fd >= 0)
+		close(image->alt_fd);
+	symbol_source_release(&image->own);
+	symbol_source_release(&image->mini);
+	symbol_source_release(&image->debug);
 	close(image->fd);
 	free(image);
 }
@@ -117,12 +110,13 @@ const char *image_build_id(const struct image *image)
 
 bool image_has_symbols(const struct image *image)
 {
-	return image->symbols.n > 0 || image->has_dwarf;
+	return image->own.symbols.n > 0 || image->mini.symbols.n > 0 || image->debug.symbols.n > 0 || image->has_dwarf;
 }
 
 size_t image_bytes(const struct image *image)
 {
-	return sizeof(*image) + image->symbols.n * sizeof(image->symbols.ranges[0]) +
+	size_t n = image->own.symbols.n + image->mini.symbols.n + image->debug.symbols.n;
+	return sizeof(*image) + n * sizeof(struct symbol_range) + image->mini.memory_bytes +
 	       (image->dwarf ? dwarf_bytes(image->dwarf) : 0);
 }
 
@@ -138,65 +132,18 @@ static bool address_of(const struct image *image, uint64_t file_offset, uint64_t
 	return false;
 }
 
-/* Reads the string at offset, without its NUL; what is longer than bytes - 1 is cut. Most names are short: one small read. */
-static bool read_string(int fd, uint64_t offset, uint64_t limit, char *out, size_t bytes)
+const struct links *image_links(const struct image *image)
 {
-	if (offset > INT64_MAX || limit == 0)
-		return false;
-	size_t wanted = bytes - 1 < NAME_FIRST_READ_BYTES ? bytes - 1 : NAME_FIRST_READ_BYTES;
-	for (;;) {
-		if (wanted > limit)
-			wanted = limit;
-		ssize_t n = pread(fd, out, wanted, (off_t)offset);
-		if (n <= 0)
-			return false;
-		out[n] = '\0';
-		if (strlen(out) < (size_t)n || (size_t)n < wanted || wanted == bytes - 1 || wanted == limit)
-			return true;
-		wanted = bytes - 1;
-	}
+	return &image->links;
 }
 
-/* "memcpy@@GLIBC_2.14" is memcpy. */
-static void strip_version(char *name)
-{
-	char *at = strchr(name, '@');
-	if (at && at > name)
-		*at = '\0';
-}
-
-static void append_plt(char *name)
-{
-	static const char suffix[] = "@plt";
-	size_t length = strlen(name);
-	if (length + sizeof(suffix) <= READER_NAME_MAX_BYTES + 1)
-		memcpy(name + length, suffix, sizeof(suffix));
-}
-
+/* In order of trust: .symtab, here or in the debug file; .gnu_debugdata; .dynsym. */
 static bool find_symbol(const struct image *image, uint64_t address, struct image_name *ret)
 {
-	const struct symbol_range *range = symbols_find(&image->symbols, address);
-	if (!range)
-		return false;
-	uint64_t table = image->symbols.strings[range->name.strings].file_offset;
-	uint64_t table_bytes = image->symbols.strings[range->name.strings].bytes;
-	if (range->name.offset >= table_bytes || table > INT64_MAX ||
-	    !read_string(image->fd, table + range->name.offset, table_bytes - range->name.offset, ret->system_name,
-			 sizeof(ret->system_name)))
-		return false;
-	strip_version(ret->system_name);
-	text_make_printable(ret->system_name);
-	if (!ret->system_name[0])
-		return false; /* the file changed since it was opened */
-	if (demangle(ret->system_name, ret->name, sizeof(ret->name)))
-		text_make_printable(ret->name);
-	else
-		memcpy(ret->name, ret->system_name, strlen(ret->system_name) + 1);
-	if (range->name.is_plt) {
-		append_plt(ret->name);
-		append_plt(ret->system_name);
-	}
-	return true;
+	bool own_first = image->own.symbols.has_symtab;
+	return (own_first && symbol_source_find(&image->own, address, ret)) ||
+	       symbol_source_find(&image->debug, address, ret) || symbol_source_find(&image->mini, address, ret) ||
+	       (!own_first && symbol_source_find(&image->own, address, ret));
 }
 
 bool image_find(const struct image *image, uint64_t file_offset, struct image_name *ret)
@@ -208,16 +155,30 @@ bool image_find(const struct image *image, uint64_t file_offset, struct image_na
 /* The frames that DWARF has; 0: none. */
 static size_t find_dwarf(struct image *image, uint64_t address, struct dwarf_frame *frames)
 {
-	if (!image->dwarf && image->has_dwarf && dwarf_new(&image->sections, &image->dwarf) < 0)
-		image->has_dwarf = false;
-	return image->dwarf ? dwarf_find(image->dwarf, address, frames) : 0;
+	struct dwarf *dwarf = image_dwarf(image);
+	return dwarf ? dwarf_find(dwarf, address, frames) : 0;
 }
 
-/* The function itself, which all others are inlined into, has its name by DWARF too, unless that has none or only the source's word
- * for it ("operator()") where the symbol says more. */
-static bool symbol_is_better(const struct dwarf_frame *outermost, const struct image_name *symbol)
+/* The compiler's own pieces and copies of a function: "f.cold", "f.part.0". Cuts name in place to what it is a piece of. */
+static void strip_clone(char *name)
 {
-	return !outermost->name || (!outermost->is_mangled && strcmp(symbol->name, symbol->system_name) != 0);
+	static const char *const marks[] = {".cold", ".part.", ".isra.", ".constprop.", ".lto_priv.", ".llvm."};
+	for (size_t i = 0; i < sizeof(marks) / sizeof(marks[0]); i++) {
+		char *at = strstr(name, marks[i]);
+		if (at && at > name)
+			*at = '\0';
+	}
+}
+
+/* The function that all others are inlined into has the symbol's name, which is what people call it ("abort", where DWARF has glibc's own
+ * "__GI_abort"), or says more than the source's word for it ("operator()"). Not where DWARF has a mangled name: of functions that the
+ * linker has folded into one, that is the one whose lines and inlined calls we show. */
+static void name_outermost(struct dwarf_frame *frame, struct image_name *symbol)
+{
+	if (strcmp(symbol->name, symbol->system_name) == 0)
+		strip_clone(symbol->name);
+	frame->name = symbol->name;
+	frame->system_name = symbol->system_name;
 }
 
 size_t image_find_frames(struct image *image, uint64_t file_offset, struct image_frame ret[READER_FRAMES_MAX])
@@ -228,18 +189,14 @@ size_t image_find_frames(struct image *image, uint64_t file_offset, struct image
 	if (!address_of(image, file_offset, &address))
 		return 0;
 	size_t n = find_dwarf(image, address, frames), kept = 0;
-	bool complete = n > 0 && frames[n - 1].name && frames[n - 1].is_mangled;
-	bool has_symbol = !complete && find_symbol(image, address, &symbol);
-	if (n == 0 && has_symbol) {
-		ret[0] = (struct image_frame){.name = symbol.name, .system_name = symbol.system_name, .filename = ""};
-		return 1;
-	}
+	bool wants_symbol = n == 0 || !frames[n - 1].name || !frames[n - 1].is_mangled;
+	bool has_symbol = wants_symbol && find_symbol(image, address, &symbol);
+	if (n == 0 && has_symbol)
+		frames[n++] = (struct dwarf_frame){.filename = ""};
 	for (size_t i = 0; i < n; i++) {
 		struct dwarf_frame *frame = &frames[i];
-		if (i == n - 1 && has_symbol && symbol_is_better(frame, &symbol)) {
-			frame->name = symbol.name;
-			frame->system_name = symbol.system_name;
-		}
+		if (i == n - 1 && has_symbol)
+			name_outermost(frame, &symbol);
 		if (frame->name)
 			ret[kept++] = (struct image_frame){frame->name, frame->system_name, frame->filename,
 							   frame->line, frame->start_line};

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "elf/links.h"
 #include "proto/reader_limits.h"
 
 struct image;
@@ -21,6 +22,18 @@ const char *image_build_id(const struct image *image); /* lower-case hex; "": no
 bool image_has_symbols(
 	const struct image *image);            /* of whatever kind: false means that nothing will ever have a name */
 size_t image_bytes(const struct image *image); /* of memory */
+
+const struct links *
+image_links(const struct image *image); /* where more about it may be; as of what was attached last */
+
+/* A file that tells more about the image. */
+enum image_attachment {
+	ATTACH_DEBUG, /* its separate debug file */
+	ATTACH_ALT,   /* dwz's supplementary file */
+};
+/* Takes fd in every case. 0: it is used from now on; -ENOENT: it belongs to another image (by its build id, or, where the image has
+ * none, by the CRC in .gnu_debuglink), or such a one is there already; -ENOEXEC, -EFBIG, -ENOMEM, -EIO as image_open. */
+int image_attach(struct image *image, enum image_attachment kind, int fd);
 
 struct image_name {
 	char name[READER_NAME_MAX_BYTES + 1];        /* demangled */

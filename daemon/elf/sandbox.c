@@ -15,7 +15,7 @@
 
 #include "base/cleanup.h"
 
-enum { NOBODY = 65534, FDS_MAX = 64, ADDRESS_SPACE_MAX_MIB = 2048 };
+enum { NOBODY = 65534, FDS_MAX = 256, MEMORY_MAX_MIB = 2048, ADDRESS_SPACE_MAX_MIB = 32768 };
 
 /* Root's files are readable without any capability. In a container the other ids may not exist, or root may not be able to become them. */
 static int leave_root(struct error *err)
@@ -66,6 +66,9 @@ static int set_limits(struct error *err)
 #ifndef SPROF_SANITIZE /* the shadow takes terabytes of addresses; a report is written to stderr, which may be a file */
 	if (r == 0)
 		r = set_limit(RLIMIT_FSIZE, 0, err);
+	/* Files are mapped: addresses cost nothing, writable memory does. */
+	if (r == 0)
+		r = set_limit(RLIMIT_DATA, (rlim_t)MEMORY_MAX_MIB << 20, err);
 	if (r == 0)
 		r = set_limit(RLIMIT_AS, (rlim_t)ADDRESS_SPACE_MAX_MIB << 20, err);
 #endif

@@ -192,6 +192,7 @@ static int sweep_list(struct symbol_list *list, struct symbols *out)
 static int read_list(Elf *elf, struct symbol_list *list)
 {
 	int r = read_table(elf, SHT_SYMTAB, STRINGS_SYMTAB, list);
+	list->symbols_out->has_symtab = list->n > 0;
 	if (r == 0 && list->n == 0)
 		r = read_table(elf, SHT_DYNSYM, STRINGS_DYNSYM, list);
 	if (r < 0)

@@ -2,6 +2,7 @@
  * file says. Names stay in the file: a range only says where. */
 #pragma once
 #include <libelf.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,7 @@ struct symbol_range {
 struct symbols {
 	struct symbol_range *ranges;
 	size_t n;
+	bool has_symtab; /* some of them are .symtab's: nothing says more */
 	struct {
 		uint64_t file_offset, bytes;
 	} strings[STRINGS_COUNT];

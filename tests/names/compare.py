@@ -35,10 +35,10 @@ def to_offset(address, loads):
     raise ValueError(hex(address))
 
 
-def ours(tool, path, addresses):
+def ours(tool, path, addresses, *debug):
     loads = segments(path)
     offsets = "".join(f"{to_offset(a, loads):x}\n" for a in addresses)
-    text = subprocess.run([tool, path], input=offsets, capture_output=True, text=True, check=True).stdout
+    text = subprocess.run([tool, path, *debug], input=offsets, capture_output=True, text=True, check=True).stdout
     answers, frames = [], []
     for line in text.splitlines():
         if line == ".":
@@ -74,29 +74,47 @@ STRUCTOR = re.compile(r"([CD])[0-5](E|I|B)")
 
 
 def plain(frames):
-    """Without what llvm-symbolizer takes from the symbol table, which we take from DWARF, and the other way round: the outermost
-    function's name (of two aliases either may be it: a complete and a base constructor; a clone has its suffix there alone), and the
-    file of a function that has no DWARF."""
+    """Without what may be told in two ways: of the aliases of the outermost function either may be chosen (a complete and a base
+    constructor; a version), clones have their suffix only in the symbol table, and where there is no DWARF, llvm-symbolizer tells
+    the file's name alone from the symbol table."""
     frames = [(name, os.path.normpath(file) if file else "", line, start) for name, file, line, start in frames]
     name, file, line, start = frames[-1]
     if len(frames) == 1 and line == 0 and start == 0 and "/" not in file:
         file = ""
-    return frames[:-1] + [(STRUCTOR.sub(r"\1\2", CLONE.sub("", name)), file, line, start)]
+    return frames[:-1] + [(STRUCTOR.sub(r"\1\2", CLONE.sub("", name.split("@")[0])), file, line, start)]
 
 
-def compare(tool, path, addresses):
+def aliases(path):
+    """address: the names of all symbols there."""
+    text = subprocess.run(["nm", "--defined-only", path], capture_output=True, text=True, check=True).stdout
+    found = {}
+    for line in text.splitlines():
+        address, _, name = line.split(" ", 2)
+        found.setdefault(int(address, 16), set()).add(name.split("@")[0])
+    return {name: names for names in found.values() for name in names}
+
+
+def are_equal(m, t, same):
+    m, t = plain(m), plain(t)
+    if m == t:
+        return True
+    return m[:-1] == t[:-1] and m[-1][1:] == t[-1][1:] and m[-1][0] in same.get(t[-1][0], ())
+
+
+def compare(tool, path, addresses, *debug):
     """(how many both know something of, [(address, ours, llvm's) that differ])."""
-    mine, theirs = ours(tool, path, addresses), llvm(path, addresses)
+    mine, theirs = ours(tool, path, addresses, *debug), llvm(debug[0] if debug else path, addresses)
     assert len(mine) == len(theirs) == len(addresses), (len(mine), len(theirs), len(addresses))
     known = [(a, m, t) for a, m, t in zip(addresses, mine, theirs) if m or is_known(t)]
-    return len(known), [(a, m, t) for a, m, t in known if not m or plain(m) != plain(t)]
+    same = aliases(debug[0] if debug else path)
+    return len(known), [(a, m, t) for a, m, t in known if not m or not are_equal(m, t, same)]
 
 
 if __name__ == "__main__":
     import sys
 
-    addresses = sample(sys.argv[2], int(sys.argv[3]))
-    n, different = compare(sys.argv[1], sys.argv[2], addresses)
+    tool, count, show, path, *debug = sys.argv[1:]
+    n, different = compare(tool, path, sample(path, int(count)), *debug)
     print(f"{n} known, {len(different)} different")
-    for address, m, t in different[: int(sys.argv[4]) if len(sys.argv) > 4 else 10]:
+    for address, m, t in different[: int(show)]:
         print(hex(address), "\n   ours", m, "\n   llvm", t)

@@ -1,20 +1,29 @@
 /* What sprofd-elf says of a file, without its sandbox: reads file offsets (hex, one a line), writes for each its frames, innermost
  * first, "name\tsystem name\tfile\tline\tstart line" a line, and a line with a dot. For comparing with other tools.
- *   elf_names FILE < OFFSETS */
+ *   elf_names FILE [DEBUG-FILE [SUPPLEMENTARY-FILE]] < OFFSETS */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "elf/image.h"
 
 int main(int argc, char **argv)
 {
 	struct image *image = NULL;
-	int fd = argc == 2 ? open(argv[1], O_RDONLY | O_CLOEXEC) : -1;
+	int fd = argc >= 2 && argc <= 4 ? open(argv[1], O_RDONLY | O_CLOEXEC) : -1;
 	if (fd < 0 || image_open(fd, &image) < 0) {
-		fprintf(stderr, "usage: elf_names FILE < OFFSETS\n");
+		fprintf(stderr, "usage: elf_names FILE [DEBUG-FILE [SUPPLEMENTARY-FILE]] < OFFSETS\n");
 		return 2;
+	}
+	for (int i = 2; i < argc; i++) {
+		enum image_attachment kind = i == 2 ? ATTACH_DEBUG : ATTACH_ALT;
+		int r = image_attach(image, kind, open(argv[i], O_RDONLY | O_CLOEXEC));
+		if (r < 0) {
+			fprintf(stderr, "elf_names: %s: %s\n", argv[i], strerror(-r));
+			return 1;
+		}
 	}
 	static struct image_frame frames[READER_FRAMES_MAX];
 	char line[64];
