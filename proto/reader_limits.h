@@ -3,6 +3,7 @@
 
 enum {
 	READER_SOCKET_FD = 3,                 /* where sprofd-elf finds its SOCK_SEQPACKET socket */
+	READER_FDS_MAX = 2,                   /* that come with a request */
 	READER_MESSAGE_MAX_BYTES = 64 * 1024, /* of one packet, either way */
 	READER_BATCH_MAX = 512,               /* offsets in one Symbolize */
 	READER_NAME_MAX_BYTES = 4096,         /* of one string in a Frame, without NUL */

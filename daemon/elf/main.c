@@ -18,12 +18,12 @@ enum {
 	MMAP_THRESHOLD_BYTES = 128 * 1024,
 };
 
-/* One packet and its fd (-1: none). Its length, 0 when sprofd is gone, -errno. */
-static ssize_t receive(int socket, uint8_t *packet, int *ret_fd)
+/* One packet and its fds (-1: none). Its length, 0 when sprofd is gone, -errno. */
+static ssize_t receive(int socket, uint8_t *packet, int fds[READER_FDS_MAX])
 {
 	union {
 		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[CMSG_SPACE(READER_FDS_MAX * sizeof(int))];
 	} control;
 	struct iovec data = {.iov_base = packet, .iov_len = READER_MESSAGE_MAX_BYTES};
 	struct msghdr message = {
@@ -31,11 +31,10 @@ static ssize_t receive(int socket, uint8_t *packet, int *ret_fd)
 	ssize_t n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
 	if (n < 0)
 		return -errno;
-	*ret_fd = -1;
+	memset(fds, -1, READER_FDS_MAX * sizeof(fds[0]));
 	const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-	    header->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(ret_fd, CMSG_DATA(header), sizeof(int));
+	if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
+		memcpy(fds, CMSG_DATA(header), header->cmsg_len - CMSG_LEN(0));
 	return n;
 }
 
@@ -43,14 +42,14 @@ static int serve(int socket, struct requests *requests)
 {
 	static uint8_t packet[READER_MESSAGE_MAX_BYTES], reply[READER_MESSAGE_MAX_BYTES];
 	for (;;) {
-		int fd = -1;
-		ssize_t n = receive(socket, packet, &fd);
+		int fds[READER_FDS_MAX];
+		ssize_t n = receive(socket, packet, fds);
 		if (n == -EINTR)
 			continue;
 		if (n <= 0)
 			return (int)n;
 		alarm(REQUEST_MAX_S);
-		size_t bytes = requests_handle(requests, packet, (size_t)n, fd, reply);
+		size_t bytes = requests_handle(requests, packet, (size_t)n, fds, reply);
 		alarm(0);
 		struct iovec data = {.iov_base = reply, .iov_len = bytes};
 		struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};

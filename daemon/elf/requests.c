@@ -3,8 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "base/cleanup.h"
+#include "elf/cfi_build.h"
 #include "elf/image.h"
 #include "elf/work.h"
 #include "proto/reader_limits.h"
@@ -204,6 +207,40 @@ static int handle_close(struct requests *requests, uint64_t file_id)
 	return 0;
 }
 
+/* The table into the memfd, by a mapping: RLIMIT_FSIZE forbids write(2), and the sandbox ftruncate(2) and memfd_create(2). */
+static int write_table(int table_fd, const struct cfi_table *table)
+{
+	struct stat st;
+	if (fstat(table_fd, &st) < 0)
+		return -errno;
+	if (st.st_size < 0 || (uint64_t)st.st_size < table->n)
+		return -EFBIG;
+	void *out = mmap(NULL, table->n, PROT_READ | PROT_WRITE, MAP_SHARED, table_fd, 0);
+	if (out == MAP_FAILED)
+		return -errno;
+	memcpy(out, table->bytes, table->n);
+	munmap(out, table->n);
+	return 0;
+}
+
+static int handle_unwind_table(int fd, int table_fd, Sprof__Reader__UnwindTableMade *ret)
+{
+	_cleanup_(cfi_table_free) struct cfi_table table = {};
+	if (fd < 0 || table_fd < 0)
+		return -EBADMSG;
+	int r = cfi_build(fd, &table);
+	if (r == 0)
+		r = write_table(table_fd, &table);
+	if (r < 0)
+		return r;
+	ret->total_bytes = (uint32_t)table.n;
+	ret->n_fdes = table.stats.n_fdes;
+	ret->n_malformed = table.stats.n_malformed;
+	ret->n_unsupported = table.stats.n_unsupported;
+	ret->n_registers_lost = table.stats.n_registers_lost;
+	return 0;
+}
+
 static const char *text_of(int error)
 {
 	switch (error) {
@@ -215,6 +252,10 @@ static const char *text_of(int error)
 		return "the file is not open";
 	case EFBIG:
 		return "the file's tables are too large";
+	case ENODATA:
+		return "the file has no call frame information";
+	case EOPNOTSUPP:
+		return "the file is not for x86-64";
 	case EBADMSG:
 		return "malformed request";
 	default:
@@ -222,11 +263,13 @@ static const char *text_of(int error)
 	}
 }
 
-size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t bytes, int fd, uint8_t *reply)
+size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t bytes, const int fds[READER_FDS_MAX],
+		       uint8_t *reply)
 {
-	_cleanup_close_ int owned = fd;
+	_cleanup_close_ int owned = fds[0], table_fd = fds[1];
 	Sprof__Reader__Opened opened = SPROF__READER__OPENED__INIT;
 	Sprof__Reader__Symbolized symbolized = SPROF__READER__SYMBOLIZED__INIT;
+	Sprof__Reader__UnwindTableMade table_made = SPROF__READER__UNWIND_TABLE_MADE__INIT;
 	Sprof__Reader__Reply answer = SPROF__READER__REPLY__INIT;
 	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
 	int r = -EBADMSG;
@@ -243,6 +286,10 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 		answer.symbolized = &symbolized;
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_CLOSE) {
 		r = handle_close(requests, request->file_id);
+	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_UNWIND_TABLE) {
+		r = handle_unwind_table(owned, table_fd, &table_made);
+		answer.what_case = SPROF__READER__REPLY__WHAT_UNWIND_TABLE;
+		answer.unwind_table = &table_made;
 	}
 	answer.sequence = request ? request->sequence : 0;
 	answer.error = -r;

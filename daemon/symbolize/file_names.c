@@ -12,10 +12,13 @@
 #include "base/clock.h"
 #include "symbolize/cache.h"
 #include "symbolize/reader.h"
+#include "symbolize/unwind_memfd.h"
 
 enum { FILES_REMEMBERED_MAX = 8192, RETRY_SHIFT_MAX = 10 };
-#define RETRY_MIN_NS (5 * NS_PER_S)
-#define RETRY_MAX_NS (3600 * NS_PER_S)
+/* The file's unwind table is asked for and remembered under another name than the file: each has its own failures. */
+#define TABLE_ID(file_id) ((file_id) | UINT64_C(1) << 63)
+#define RETRY_MIN_NS      (5 * NS_PER_S)
+#define RETRY_MAX_NS      (3600 * NS_PER_S)
 
 struct file_state {
 	uint64_t file_id; /* our own numbers: a plain hash does */
@@ -24,6 +27,9 @@ struct file_state {
 	unsigned failures;
 	uint64_t retry_ns;
 	char build_id[BUILD_ID_HEX_BYTES];
+	/* Of a file as one that has an unwind table: see TABLE_ID. */
+	int tableless;              /* a negative errno: it never will have one */
+	size_t table_exceeds_bytes; /* its table is larger than this */
 	UT_hash_handle hh;
 };
 
@@ -259,4 +265,71 @@ size_t file_names_find(struct file_names *names, uint64_t file_id, int fd, const
 	while (done < n_missing && ask(names, file, &question, missing + done, n_missing - done, &answered) == 0)
 		done += answered;
 	return n_missing - done;
+}
+
+/* The reader says why there is no table: for good, for tables of that size, or for now. */
+static int take_table_error(struct file_state *file, int error, size_t max_bytes)
+{
+	switch (error) {
+	case ENODATA:
+	case ENOEXEC:
+	case EOPNOTSUPP:
+		file->tableless = -error;
+		return -error;
+	case EFBIG:
+		if (max_bytes > file->table_exceeds_bytes)
+			file->table_exceeds_bytes = max_bytes;
+		return -EFBIG;
+	default:
+		blame(file);
+		return -EAGAIN;
+	}
+}
+
+static int take_table(struct file_state *file, int table_fd, const struct protocol_reply *reply, size_t max_bytes,
+		      struct unwind_table *ret)
+{
+	struct unwind_table table;
+	int r = -EBADMSG;
+	if (reply->kind == REPLY_ERROR)
+		return take_table_error(file, reply->error, max_bytes);
+	if (reply->table_bytes <= max_bytes)
+		r = unwind_memfd_take(table_fd, reply->table_bytes, &table);
+	if (r == -EBADMSG)
+		blame(file);
+	if (r < 0)
+		return -EAGAIN;
+	file->failures = 0;
+	table.n_fdes = reply->n_fdes;
+	table.n_malformed = reply->n_malformed;
+	table.n_unsupported = reply->n_unsupported;
+	table.n_registers_lost = reply->n_registers_lost;
+	*ret = table;
+	return 0;
+}
+
+int file_names_unwind_table(struct file_names *names, uint64_t file_id, int fd, size_t max_bytes, uint64_t deadline_ns,
+			    struct unwind_table *ret)
+{
+	struct file_state *file = state_of(names, TABLE_ID(file_id));
+	if (!file || clock_monotonic_ns() < file->retry_ns)
+		return -EAGAIN;
+	if (file->tableless)
+		return file->tableless;
+	if (max_bytes <= file->table_exceeds_bytes)
+		return -EFBIG;
+	int r = prepare(names, file, deadline_ns);
+	if (r < 0)
+		return r;
+	_cleanup_close_ int table_fd = -1;
+	if (unwind_memfd_new(max_bytes, &table_fd) < 0)
+		return -EAGAIN;
+	struct protocol_reply reply;
+	const int fds[READER_FDS_MAX] = {fd, table_fd};
+	r = reader_unwind_table(names->reader, file->file_id, fds, deadline_ns, &reply);
+	if (r < 0)
+		return judge(file, r);
+	r = take_table(file, table_fd, &reply, max_bytes, ret);
+	protocol_reply_free(&reply);
+	return r;
 }

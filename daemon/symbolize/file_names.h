@@ -3,6 +3,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "model/unwind_table.h"
 #include "symbolize/symbolize.h"
 
 struct file_names;
@@ -20,3 +21,7 @@ int file_names_build_id(struct file_names *names, uint64_t file_id, int fd, uint
 typedef void file_names_found(void *context, size_t index, const struct profile_line *lines, uint32_t n);
 size_t file_names_find(struct file_names *names, uint64_t file_id, int fd, const uint64_t *file_offsets, size_t n,
 		       uint64_t deadline_ns, file_names_found *found, void *context);
+
+/* As symbolize_unwind_table. What is remembered about failures is apart from that of names. */
+int file_names_unwind_table(struct file_names *names, uint64_t file_id, int fd, size_t max_bytes, uint64_t deadline_ns,
+			    struct unwind_table *ret);

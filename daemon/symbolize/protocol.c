@@ -33,6 +33,17 @@ size_t protocol_symbolize(uint64_t sequence, uint64_t file_id, const uint64_t *f
 	return sprof__reader__request__pack(&request, packet);
 }
 
+size_t protocol_unwind_table(uint64_t sequence, uint64_t file_id, uint8_t *packet)
+{
+	Sprof__Reader__UnwindTable unwind_table = SPROF__READER__UNWIND_TABLE__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	request.sequence = sequence;
+	request.file_id = file_id;
+	request.what_case = SPROF__READER__REQUEST__WHAT_UNWIND_TABLE;
+	request.unwind_table = &unwind_table;
+	return sprof__reader__request__pack(&request, packet);
+}
+
 static bool is_printable(const char *text)
 {
 	size_t length = strlen(text);
@@ -112,6 +123,17 @@ static int take_symbolized(const Sprof__Reader__Symbolized *in, size_t n_asked, 
 	return 0;
 }
 
+static int take_unwind_table(const Sprof__Reader__UnwindTableMade *in, struct protocol_reply *reply)
+{
+	reply->kind = REPLY_UNWIND_TABLE;
+	reply->table_bytes = in->total_bytes; /* it is checked with the table itself */
+	reply->n_fdes = in->n_fdes;
+	reply->n_malformed = in->n_malformed;
+	reply->n_unsupported = in->n_unsupported;
+	reply->n_registers_lost = in->n_registers_lost;
+	return 0;
+}
+
 static int take_reply(const Sprof__Reader__Reply *in, uint64_t sequence, size_t n_asked, struct protocol_reply *reply)
 {
 	if (in->sequence != sequence)
@@ -122,6 +144,8 @@ static int take_reply(const Sprof__Reader__Reply *in, uint64_t sequence, size_t 
 		return take_opened(in->opened, reply);
 	if (n_asked > 0 && n_asked <= READER_BATCH_MAX && in->what_case == SPROF__READER__REPLY__WHAT_SYMBOLIZED)
 		return take_symbolized(in->symbolized, n_asked, reply);
+	if (n_asked == PROTOCOL_ASKED_UNWIND_TABLE && in->what_case == SPROF__READER__REPLY__WHAT_UNWIND_TABLE)
+		return take_unwind_table(in->unwind_table, reply);
 	return -EBADMSG;
 }
 

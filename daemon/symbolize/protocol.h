@@ -8,7 +8,7 @@
 #include "model/profile.h"
 #include "proto/reader_limits.h"
 
-enum reply_kind { REPLY_ERROR, REPLY_OPENED, REPLY_SYMBOLIZED };
+enum reply_kind { REPLY_ERROR, REPLY_OPENED, REPLY_SYMBOLIZED, REPLY_UNWIND_TABLE };
 
 struct protocol_reply {
 	enum reply_kind kind;
@@ -24,11 +24,19 @@ struct protocol_reply {
 		uint32_t n;
 	} frames[READER_BATCH_MAX];
 	struct profile_line *lines; /* all of them */
+	/* REPLY_UNWIND_TABLE */
+	uint32_t table_bytes;
+	uint64_t n_fdes, n_malformed, n_unsupported, n_registers_lost;
 };
 
 /* The length of the request in packet, which has READER_MESSAGE_MAX_BYTES. n is at most READER_BATCH_MAX. */
 size_t protocol_open(uint64_t sequence, uint64_t file_id, uint8_t *packet);
 size_t protocol_symbolize(uint64_t sequence, uint64_t file_id, const uint64_t *file_offsets, size_t n, uint8_t *packet);
+
+size_t protocol_unwind_table(uint64_t sequence, uint64_t file_id, uint8_t *packet);
+
+/* In place of n_asked: it was UnwindTable. */
+#define PROTOCOL_ASKED_UNWIND_TABLE SIZE_MAX
 
 /* Checks and unpacks the reply to the request of sequence, which asked for n_asked offsets (0: it was Open). 0, and release *ret with
  * protocol_reply_free; -EBADMSG: it is malformed, or answers something else, or is out of bounds; -ENOMEM. */

@@ -173,29 +173,29 @@ int reader_prepare(struct reader *reader, uint64_t deadline_ns, uint64_t *ret_cu
 	return reader->socket >= 0 ? 0 : start(reader);
 }
 
-static int send_packet(const struct reader *reader, size_t bytes, int fd)
+static int send_packet(const struct reader *reader, size_t bytes, const int *fds, size_t n_fds)
 {
 	union {
 		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[CMSG_SPACE(READER_FDS_MAX * sizeof(int))];
 	} control = {};
 	struct iovec data = {.iov_base = (void *)reader->packet, .iov_len = bytes};
 	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1};
-	if (fd >= 0) {
+	if (n_fds) {
 		control.header = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-		memcpy(CMSG_DATA(&control.header), &fd, sizeof(int));
+			.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(n_fds * sizeof(int))};
+		memcpy(CMSG_DATA(&control.header), fds, n_fds * sizeof(int));
 		message.msg_control = &control;
-		message.msg_controllen = sizeof(control);
+		message.msg_controllen = CMSG_SPACE(n_fds * sizeof(int));
 	}
 	/* Nothing else is under way, so there is room for it; a reader for which that is not so is broken. */
 	return sendmsg(reader->socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-static int exchange(struct reader *reader, uint64_t file_id, size_t bytes, int fd, size_t n_asked, uint64_t deadline_ns,
-		    struct protocol_reply *ret)
+static int exchange_with(struct reader *reader, uint64_t file_id, size_t bytes, const int *fds, size_t n_fds,
+			 size_t n_asked, uint64_t deadline_ns, struct protocol_reply *ret)
 {
-	if (send_packet(reader, bytes, fd) < 0) {
+	if (send_packet(reader, bytes, fds, n_fds) < 0) {
 		fail(reader);
 		return -ECONNRESET;
 	}
@@ -214,6 +214,13 @@ static int exchange(struct reader *reader, uint64_t file_id, size_t bytes, int f
 	return r;
 }
 
+/* fd: sent along; -1: none. */
+static int exchange(struct reader *reader, uint64_t file_id, size_t bytes, int fd, size_t n_asked, uint64_t deadline_ns,
+		    struct protocol_reply *ret)
+{
+	return exchange_with(reader, file_id, bytes, &fd, fd >= 0, n_asked, deadline_ns, ret);
+}
+
 int reader_open(struct reader *reader, uint64_t file_id, int fd, uint64_t deadline_ns, struct protocol_reply *ret)
 {
 	size_t bytes = protocol_open(++reader->sequence, file_id, reader->packet);
@@ -225,4 +232,12 @@ int reader_symbolize(struct reader *reader, uint64_t file_id, const uint64_t *fi
 {
 	size_t bytes = protocol_symbolize(++reader->sequence, file_id, file_offsets, n, reader->packet);
 	return exchange(reader, file_id, bytes, -1, n, deadline_ns, ret);
+}
+
+int reader_unwind_table(struct reader *reader, uint64_t file_id, const int fds[READER_FDS_MAX], uint64_t deadline_ns,
+			struct protocol_reply *ret)
+{
+	size_t bytes = protocol_unwind_table(++reader->sequence, file_id, reader->packet);
+	return exchange_with(reader, file_id, bytes, fds, READER_FDS_MAX, PROTOCOL_ASKED_UNWIND_TABLE, deadline_ns,
+			     ret);
 }

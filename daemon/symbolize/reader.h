@@ -31,5 +31,8 @@ int reader_prepare(struct reader *reader, uint64_t deadline_ns, uint64_t *ret_cu
  * -ETIME: deadline_ns came first, the reply is left to the next reader_prepare; -ECONNRESET: it died; -ETIMEDOUT: too slow, killed;
  * -EBADMSG: malformed reply, killed; -ENOMEM. */
 int reader_open(struct reader *reader, uint64_t file_id, int fd, uint64_t deadline_ns, struct protocol_reply *ret);
+/* fds: the file, and a memfd for the table; both stay the caller's. */
+int reader_unwind_table(struct reader *reader, uint64_t file_id, const int fds[READER_FDS_MAX], uint64_t deadline_ns,
+			struct protocol_reply *ret);
 int reader_symbolize(struct reader *reader, uint64_t file_id, const uint64_t *file_offsets, size_t n,
 		     uint64_t deadline_ns, struct protocol_reply *ret);

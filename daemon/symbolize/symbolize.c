@@ -6,15 +6,13 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "model/cfi_check.h"
 #include "symbolize/file_names.h"
 #include "symbolize/kernel_names.h"
 #include "symbolize/strings.h"
 #include "symbolize/vdso.h"
 
-enum {
-	VDSO_FILE_ID = 0, /* real files count from 1 */
-	STRINGS_TABLE_MAX_BYTES = 64 << 20,
-};
+enum { STRINGS_TABLE_MAX_BYTES = 64 << 20 };
 
 struct symbolize {
 	pthread_mutex_t lock; /* of files; held for one file at a time */
@@ -170,9 +168,9 @@ static void name_vdso(struct pass *pass, struct profile_mapping *mapping)
 	if (is_our_vdso(symbolize, mapping)) {
 		char build_id[BUILD_ID_HEX_BYTES] = "";
 		pthread_mutex_lock(&symbolize->lock);
-		(void)file_names_build_id(symbolize->files, VDSO_FILE_ID, symbolize->vdso_fd, pass->deadline_ns,
-					  build_id);
-		name_by_reader(pass, VDSO_FILE_ID, symbolize->vdso_fd);
+		(void)file_names_build_id(symbolize->files, SYMBOLIZE_VDSO_FILE_ID, symbolize->vdso_fd,
+					  pass->deadline_ns, build_id);
+		name_by_reader(pass, SYMBOLIZE_VDSO_FILE_ID, symbolize->vdso_fd);
 		pthread_mutex_unlock(&symbolize->lock);
 		const char *kept = strings_text(&pass->strings, build_id);
 		if (kept)
@@ -280,4 +278,19 @@ void symbolize_profile(struct symbolize *symbolize, struct profile *profile, uin
 	}
 	strings_free(&pass.strings);
 	groups_free(&groups);
+}
+
+int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd, size_t max_bytes,
+			   uint64_t deadline_ns, struct unwind_table *ret)
+{
+	if (file_id == SYMBOLIZE_VDSO_FILE_ID)
+		fd = symbolize->vdso_fd;
+	if (fd < 0)
+		return -ENODATA;
+	if (max_bytes > CFI_MAX_TABLE_BYTES)
+		max_bytes = CFI_MAX_TABLE_BYTES;
+	pthread_mutex_lock(&symbolize->lock);
+	int r = file_names_unwind_table(symbolize->files, file_id, fd, max_bytes, deadline_ns, ret);
+	pthread_mutex_unlock(&symbolize->lock);
+	return r;
 }

@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "model/profile.h"
+#include "model/unwind_table.h"
 
 struct symbolize;
 
@@ -28,6 +29,9 @@ struct symbolize_status {
 	uint64_t cached_bytes;
 };
 
+/* In place of a real file's number, which count from 1. */
+enum { SYMBOLIZE_VDSO_FILE_ID = 0 };
+
 int symbolize_new(const struct symbolize_options *options, struct symbolize **ret, struct error *err);
 void symbolize_free(struct symbolize *symbolize); /* ends the reader and reaps it */
 
@@ -36,4 +40,13 @@ void symbolize_free(struct symbolize *symbolize); /* ends the reader and reaps i
  * Locations of mappings without file: the kernel by kallsyms, [vdso] by the reader, others stay without lines except that
  * anonymous and special mappings get one line with the name "[anon]" or the mapping's own name, since pprof can never name them. */
 void symbolize_profile(struct symbolize *symbolize, struct profile *profile, uint64_t deadline_ns);
+
+/* The unwind table of the file of that number, which fd reads (SYMBOLIZE_VDSO_FILE_ID: of the vdso of 64-bit processes, without fd: file offsets
+ * count from where it is mapped). At most max_bytes are taken, CFI_MAX_TABLE_BYTES at the most. It is not kept here: release *ret
+ * with unwind_table_free.
+ * -ENODATA: the file has no call frame information, -ENOEXEC: it is no ELF file, -EOPNOTSUPP: not for x86-64: remembered, asking again
+ * costs nothing; -EFBIG: the table is larger than max_bytes, remembered too; -EAGAIN: not now: the deadline came, or the file is left
+ * alone because the reader crashed or hung on it, or made a table of it that is not sound (retried with back-off). */
+int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd, size_t max_bytes,
+			   uint64_t deadline_ns, struct unwind_table *ret);
 void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret);

@@ -1,31 +1,33 @@
 /* A reader that does what some file tells it to: the real one's answers, but for files that begin with "HOSTILE:" and one of the words below
  * it misbehaves, from Open on or (with "later-" before the word) in the first Symbolize. It stands for a reader that such a file has taken over. */
+#include <linux/types.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "bpf/cfi_table.h"
 #include "elf/requests.h"
 #include "proto/reader_limits.h"
 #include "reader.pb-c.h"
 
 static uint8_t packet[READER_MESSAGE_MAX_BYTES], answer[2 * READER_MESSAGE_MAX_BYTES];
 
-static ssize_t receive(int *ret_fd)
+static ssize_t receive(int fds[READER_FDS_MAX])
 {
 	union {
 		struct cmsghdr header;
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[CMSG_SPACE(READER_FDS_MAX * sizeof(int))];
 	} control;
 	struct iovec data = {.iov_base = packet, .iov_len = sizeof(packet)};
 	struct msghdr message = {
 		.msg_iov = &data, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
 	ssize_t n = recvmsg(READER_SOCKET_FD, &message, 0);
-	*ret_fd = -1;
+	memset(fds, -1, READER_FDS_MAX * sizeof(fds[0]));
 	const struct cmsghdr *header = CMSG_FIRSTHDR(&message);
 	if (n > 0 && header && header->cmsg_type == SCM_RIGHTS)
-		memcpy(ret_fd, CMSG_DATA(header), sizeof(int));
+		memcpy(fds, CMSG_DATA(header), header->cmsg_len - CMSG_LEN(0));
 	return n;
 }
 
@@ -69,6 +71,20 @@ static size_t symbolized(uint64_t sequence, size_t n, const char *name)
 	return pack(&reply);
 }
 
+/* Says that a table of bytes is in the memfd, whose first n are as given. */
+static size_t table_made(uint64_t sequence, int table_fd, const void *table, size_t n, uint32_t bytes)
+{
+	Sprof__Reader__UnwindTableMade body = SPROF__READER__UNWIND_TABLE_MADE__INIT;
+	Sprof__Reader__Reply reply = SPROF__READER__REPLY__INIT;
+	if (n && pwrite(table_fd, table, n, 0) != (ssize_t)n)
+		abort();
+	body.total_bytes = bytes;
+	reply.sequence = sequence;
+	reply.what_case = SPROF__READER__REPLY__WHAT_UNWIND_TABLE;
+	reply.unwind_table = &body;
+	return pack(&reply);
+}
+
 static size_t failed(uint64_t sequence, int error)
 {
 	Sprof__Reader__Reply reply = SPROF__READER__REPLY__INIT;
@@ -77,9 +93,34 @@ static size_t failed(uint64_t sequence, int error)
 	return pack(&reply);
 }
 
-/* The length of the misbehaving answer; it may as well not return. */
-static size_t misbehave(const char *word, const Sprof__Reader__Request *request)
+/* What is wrong with an unwind table; 0: word is about something else. */
+static size_t misbehave_with_table(const char *word, uint64_t sequence, int table_fd)
 {
+	static uint8_t noise[4096];
+	memset(noise, 0xa5, sizeof(noise));
+	struct cfi_table_header header = {.magic = CFI_TABLE_MAGIC, .total_bytes = sizeof(noise)};
+	if (strcmp(word, "table-noise") == 0)
+		return table_made(sequence, table_fd, noise, sizeof(noise), sizeof(noise));
+	if (strcmp(word, "table-header") == 0)
+		return table_made(sequence, table_fd, &header, sizeof(header), sizeof(noise));
+	if (strcmp(word, "table-empty") == 0)
+		return table_made(sequence, table_fd, NULL, 0, 0);
+	if (strcmp(word, "table-huge") == 0)
+		return table_made(sequence, table_fd, NULL, 0, UINT32_MAX);
+	if (strcmp(word, "table-nothing") == 0)
+		return failed(sequence, 0);
+	if (strcmp(word, "table-opened") == 0)
+		return opened(sequence, "");
+	return 0;
+}
+
+/* The length of the misbehaving answer; it may as well not return. */
+static size_t misbehave(const char *word, const Sprof__Reader__Request *request, int table_fd)
+{
+	size_t with_table = misbehave_with_table(word, request->sequence, table_fd);
+	if (with_table)
+		return with_table;
+
 	uint64_t sequence = request->sequence;
 	size_t n = request->what_case == SPROF__READER__REQUEST__WHAT_SYMBOLIZE ? request->symbolize->n_file_offset : 0;
 	static char long_name[READER_NAME_MAX_BYTES + 2];
@@ -134,29 +175,29 @@ static const char *word_of(uint64_t file_id, int fd)
 	return word[0] ? word : NULL;
 }
 
-static size_t handle(struct requests *requests, size_t bytes, int fd)
+static size_t handle(struct requests *requests, size_t bytes, const int fds[READER_FDS_MAX])
 {
 	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
-	const char *word = word_of(request->file_id, fd);
+	const char *word = word_of(request->file_id, fds[0]);
 	if (!word)
-		return requests_handle(requests, packet, bytes, fd, answer);
+		return requests_handle(requests, packet, bytes, fds, answer);
 	if (strncmp(word, "later-", 6) == 0) {
 		word += 6;
 		if (request->what_case == SPROF__READER__REQUEST__WHAT_OPEN)
 			return opened(request->sequence, "");
 	}
-	return misbehave(word, request);
+	return misbehave(word, request, fds[1]);
 }
 
 int main(void)
 {
 	struct requests *requests = requests_new();
 	for (;;) {
-		int fd = -1;
-		ssize_t n = receive(&fd);
+		int fds[READER_FDS_MAX];
+		ssize_t n = receive(fds);
 		if (n <= 0)
 			return 0;
-		size_t bytes = handle(requests, (size_t)n, fd);
+		size_t bytes = handle(requests, (size_t)n, fds);
 		if (send(READER_SOCKET_FD, answer, bytes, MSG_NOSIGNAL) < 0)
 			return 1;
 	}

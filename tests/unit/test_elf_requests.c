@@ -13,6 +13,7 @@ static struct requests *requests;
 static struct maker made;
 static uint8_t packet[1 << 20], reply_packet[READER_MESSAGE_MAX_BYTES];
 static Sprof__Reader__Reply *reply;
+static int table_fd = -1; /* goes along with the next request */
 
 static void setup(void)
 {
@@ -33,7 +34,9 @@ static void teardown(void)
 
 static void send_packet(size_t bytes, int fd)
 {
-	size_t n = requests_handle(requests, packet, bytes, fd, reply_packet);
+	const int fds[READER_FDS_MAX] = {fd, table_fd};
+	size_t n = requests_handle(requests, packet, bytes, fds, reply_packet);
+	table_fd = -1; /* taken */
 	ck_assert_uint_gt(n, 0);
 	ck_assert_uint_le(n, READER_MESSAGE_MAX_BYTES);
 	if (reply)
