@@ -17,3 +17,7 @@ add_dependencies(test_symbolize sprofd-elf fake_reader)
 add_library(cfi_oracle STATIC cfi_oracle.c)
 target_link_libraries(cfi_oracle PUBLIC elf_core PkgConfig::LIBDW)
 sprof_unit_test(test_elf_cfi_oracle cfi_oracle)
+sprof_unit_test(test_symbolize_unwind symbolize elf_core)
+target_compile_definitions(test_symbolize_unwind PRIVATE
+  READER_PATH="$<TARGET_FILE:sprofd-elf>" FAKE_READER_PATH="$<TARGET_FILE:fake_reader>")
+add_dependencies(test_symbolize_unwind sprofd-elf fake_reader)

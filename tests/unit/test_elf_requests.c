@@ -6,6 +6,7 @@
 
 #include "elf/requests.h"
 #include "elf_maker.h"
+#include "model/cfi_check.h"
 #include "proto/reader_limits.h"
 #include "reader.pb-c.h"
 
@@ -185,6 +186,57 @@ START_TEST(malformed)
 }
 END_TEST
 
+static int send_unwind_table(int fd, int memory)
+{
+	Sprof__Reader__UnwindTable unwind_table = SPROF__READER__UNWIND_TABLE__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	request.file_id = 7;
+	request.what_case = SPROF__READER__REQUEST__WHAT_UNWIND_TABLE;
+	request.unwind_table = &unwind_table;
+	table_fd = memory;
+	return send_request(&request, fd);
+}
+
+static int memory_of(off_t bytes)
+{
+	int fd = memfd_create("table", MFD_CLOEXEC);
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, bytes), 0);
+	return fd;
+}
+
+static int libc_fd(void)
+{
+	return open("/lib/x86_64-linux-gnu/libc.so.6", O_RDONLY | O_CLOEXEC);
+}
+
+START_TEST(unwind_table)
+{
+	enum { MEMORY_BYTES = 1 << 20 };
+	int memory = memory_of(MEMORY_BYTES), before = count_fds();
+	ck_assert_int_eq(send_unwind_table(libc_fd(), dup(memory)), 0);
+	uint32_t bytes = reply->unwind_table->total_bytes;
+	ck_assert_uint_le(bytes, MEMORY_BYTES);
+	void *table = mmap(NULL, MEMORY_BYTES, PROT_READ, MAP_SHARED, memory, 0);
+	ck_assert_ptr_ne(table, MAP_FAILED);
+	ck_assert(cfi_table_check(table, bytes));
+	munmap(table, MEMORY_BYTES);
+	ck_assert_uint_gt(reply->unwind_table->n_fdes, 1000);
+	ck_assert_uint_eq(reply->unwind_table->n_malformed, 0);
+	ck_assert_int_eq(send_unwind_table(libc_fd(), memory_of(bytes)), 0);
+	ck_assert_int_eq(send_unwind_table(libc_fd(), memory_of(bytes - 1)), EFBIG);
+	ck_assert_int_eq(send_unwind_table(libc_fd(), memory_of(0)), EFBIG);
+	ck_assert_int_eq(send_unwind_table(libc_fd(), libc_fd()), EACCES); /* not writable */
+	ck_assert_int_eq(send_unwind_table(libc_fd(), -1), EBADMSG);
+	ck_assert_int_eq(send_unwind_table(-1, dup(memory)), EBADMSG);
+	ck_assert_int_eq(send_unwind_table(made_fd(), dup(memory)), ENODATA);
+	ck_assert_str_ne(reply->error_text, "");
+	ck_assert_int_eq(send_symbolize(7, (uint64_t[]){0}, 1), ENOENT); /* the file is not open for it */
+	ck_assert_int_eq(count_fds(), before);
+	close(memory);
+}
+END_TEST
+
 /* More than fits a packet: the reply ends early, and the rest can be asked for. */
 START_TEST(full_packet_ends_early)
 {
@@ -222,6 +274,7 @@ int main(void)
 	tcase_add_test(tests, what_is_no_elf_file);
 	tcase_add_test(tests, least_used_files_go);
 	tcase_add_test(tests, malformed);
+	tcase_add_test(tests, unwind_table);
 	tcase_add_test(tests, full_packet_ends_early);
 	suite_add_tcase(suite, tests);
 	SRunner *runner = srunner_create(suite);

@@ -15,7 +15,7 @@
 #include "base/cleanup.h"
 #include "elf/sandbox.h"
 
-static int file_fd, socket_fd;
+static int file_fd, socket_fd, memory_fd;
 
 /* The status of a child that enters the sandbox and then does action, whose result is its exit code. */
 static int run(int (*action)(void))
@@ -95,6 +95,16 @@ static int exchange(void)
 	return sendmsg(socket_fd, &message, MSG_NOSIGNAL) != 1;
 }
 
+/* How an unwind table is handed over. */
+static int fill_memory(void)
+{
+	void *memory = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
+	if (memory == MAP_FAILED)
+		return 1;
+	memset(memory, 'x', 8192);
+	return munmap(memory, 8192) != 0;
+}
+
 START_TEST(what_it_needs)
 {
 	FINE(nothing);
@@ -102,6 +112,10 @@ START_TEST(what_it_needs)
 	FINE(use_memory);
 	FINE(exchange);
 	FINE(sort_much);
+	FINE(fill_memory);
+	char byte = 0;
+	ck_assert_int_eq(pread(memory_fd, &byte, 1, 8191), 1);
+	ck_assert_int_eq(byte, 'x');
 }
 END_TEST
 
@@ -151,6 +165,16 @@ static int write_file(void)
 	return write(file_fd, "x", 1) < 0;
 }
 
+static int resize_memory(void)
+{
+	return ftruncate(memory_fd, 4096) < 0;
+}
+
+static int seal_memory(void)
+{
+	return fcntl(memory_fd, F_ADD_SEALS, F_SEAL_WRITE) < 0;
+}
+
 START_TEST(what_it_never_needs)
 {
 	KILLED(run_program);
@@ -162,6 +186,8 @@ START_TEST(what_it_never_needs)
 	KILLED(read_other_memory);
 	KILLED(start_ring);
 	KILLED(write_file);
+	KILLED(resize_memory);
+	KILLED(seal_memory);
 }
 END_TEST
 
@@ -288,6 +314,9 @@ static void setup(void)
 	ck_assert_int_ge(file_fd, 0);
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
 	socket_fd = ends[0];
+	memory_fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	ck_assert_int_ge(memory_fd, 0);
+	ck_assert_int_eq(ftruncate(memory_fd, 8192), 0);
 }
 
 int main(void)

@@ -12,6 +12,7 @@ static struct protocol_reply parsed;
 
 static Sprof__Reader__Reply reply;
 static Sprof__Reader__Opened opened;
+static Sprof__Reader__UnwindTableMade table;
 static Sprof__Reader__Symbolized symbolized;
 static Sprof__Reader__Frames frames[READER_BATCH_MAX + 1], *frames_list[READER_BATCH_MAX + 1];
 static Sprof__Reader__Frame frame[READER_FRAMES_MAX + 1], *frame_list[READER_FRAMES_MAX + 1];
@@ -20,6 +21,7 @@ static void setup(void)
 {
 	sprof__reader__reply__init(&reply);
 	sprof__reader__opened__init(&opened);
+	sprof__reader__unwind_table_made__init(&table);
 	sprof__reader__symbolized__init(&symbolized);
 	reply.sequence = 42;
 	opened.build_id = "00ff";
@@ -116,6 +118,37 @@ START_TEST(good_replies)
 	ck_assert_str_eq(lines[1].system_name, "gr\xc3\xbc\xc3\x9f");
 	ck_assert_ptr_null(lines[1].filename);
 	protocol_reply_free(&parsed);
+}
+END_TEST
+
+START_TEST(unwind_tables)
+{
+	size_t bytes = protocol_unwind_table(5, 6, packet);
+	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
+	ck_assert_ptr_nonnull(request);
+	ck_assert_int_eq(request->what_case, SPROF__READER__REQUEST__WHAT_UNWIND_TABLE);
+	ck_assert_uint_eq(request->file_id, 6);
+	sprof__reader__request__free_unpacked(request, NULL);
+	reply.what_case = SPROF__READER__REPLY__WHAT_UNWIND_TABLE;
+	reply.unwind_table = &table;
+	table.total_bytes = UINT32_MAX;
+	table.n_fdes = UINT64_MAX;
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_UNWIND_TABLE), 0);
+	ck_assert_int_eq(parsed.kind, REPLY_UNWIND_TABLE);
+	ck_assert_uint_eq(parsed.table_bytes, UINT32_MAX);
+	ck_assert_uint_eq(parsed.n_fdes, UINT64_MAX);
+	protocol_reply_free(&parsed);
+	ck_assert_int_eq(parse(0), -EBADMSG);
+	ck_assert_int_eq(parse(1), -EBADMSG);
+	reply.error = ENODATA;
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_UNWIND_TABLE), -EBADMSG); /* an error, and yet an answer */
+	reply.error = 0;
+	reply.what_case = SPROF__READER__REPLY__WHAT_OPENED;
+	reply.opened = &opened;
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_UNWIND_TABLE), -EBADMSG);
+	reply.what_case = SPROF__READER__REPLY__WHAT_SYMBOLIZED;
+	reply.symbolized = &symbolized;
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_UNWIND_TABLE), -EBADMSG);
 }
 END_TEST
 
@@ -234,6 +267,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup, NULL);
 	tcase_add_test(tests, requests_as_the_reader_reads_them);
 	tcase_add_test(tests, good_replies);
+	tcase_add_test(tests, unwind_tables);
 	tcase_add_test(tests, errors);
 	tcase_add_test(tests, answers_to_something_else);
 	tcase_add_test(tests, build_ids);
