@@ -21,3 +21,4 @@ sprof_unit_test(test_symbolize_unwind symbolize elf_core)
 target_compile_definitions(test_symbolize_unwind PRIVATE
   READER_PATH="$<TARGET_FILE:sprofd-elf>" FAKE_READER_PATH="$<TARGET_FILE:fake_reader>")
 add_dependencies(test_symbolize_unwind sprofd-elf fake_reader)
+sprof_unit_test(test_elf_cfi_ops elf_core)
