@@ -7,8 +7,8 @@
 #include "elf/cfi_rows.h"
 #include "elf/cfi_rules.h"
 
-/* Over a whole file: a few seconds' worth, where libLLVM takes 2 million. */
-enum { CFI_STEPS_MAX = 1 << 27 };
+/* Over a whole file: about a second. libLLVM takes 2.4 million. */
+enum { CFI_STEPS_MAX = 1 << 26 };
 
 struct cfi_output {
 	struct cfi_rows rows;
