@@ -82,8 +82,8 @@ struct unwind_window {
 
 static __attribute__((always_inline)) inline void unwind_window_reset(struct unwind_window *window)
 {
-	window->n = 0;
-	window->place.end = 0;
+	window->start = window->n = 0;
+	window->place.start = window->place.end = 0;
 }
 
 static __attribute__((always_inline)) inline void unwind_set_memory(struct unwind_window *window, void *memory)

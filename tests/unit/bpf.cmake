@@ -3,6 +3,8 @@ foreach(name IN ITEMS test_outcome test_unwind)
   sprof_unit_test(${name} base)
 endforeach()
 sprof_unit_test(test_walk reconcile libsprof_static)
+sprof_unit_test(test_cfi_walk base PkgConfig::LIBDW PkgConfig::LIBELF)
+target_compile_options(test_cfi_walk PRIVATE -fomit-frame-pointer -fno-optimize-sibling-calls)
 # Held against the frames that the compiler made: so there must be some.
 target_compile_options(test_unwind PRIVATE -fno-omit-frame-pointer -fno-optimize-sibling-calls)
 target_compile_definitions(test_outcome PRIVATE SPROF_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
