@@ -135,6 +135,31 @@ static __attribute__((always_inline)) inline void cfi_take_restored(struct unwin
 	registers->pc_is_exact = !!(any->rule.flags & CFI_SIGNAL_FRAME);
 }
 
+/* The kernel's signal frame: whom it interrupted goes on with all registers. arch/x86/include/uapi/asm/sigcontext.h */
+static __attribute__((always_inline)) inline int cfi_take_sigcontext(struct unwind_registers *registers,
+								     struct unwind_window *window)
+{
+	enum { SIGCONTEXT = 40 };
+	struct cfi_any *any = &window->any;
+	const __u64 *context = any->context;
+	__u64 address = registers->sp + SIGCONTEXT;
+	if (unwind_read(any->context, sizeof(any->context), address, unwind_memory(window)) < 0)
+		return STACK_END_UNREADABLE;
+	any->slot = address + sizeof(any->context) - 8;
+	registers->r8 = context[0], registers->r9 = context[1];
+	registers->r10 = context[2], registers->r11 = context[3];
+	registers->r12 = context[4], registers->r13 = context[5];
+	registers->r14 = context[6], registers->r15 = context[7];
+	registers->rdi = context[8], registers->rsi = context[9];
+	registers->fp = context[10], registers->rbx = context[11];
+	registers->rdx = context[12], registers->rax = context[13];
+	registers->rcx = context[14], registers->sp = context[15];
+	registers->pc = context[16];
+	registers->known = UNWIND_KNOWN_ALL;
+	registers->pc_is_exact = 1;
+	return UNWIND_GOES_ON;
+}
+
 /* Applies window->any.rule; window->any.slot is the return address's. UNWIND_GOES_ON, or the enum stack_end. */
 UNWIND_SUBPROGRAM int cfi_step_any(struct unwind_registers *registers, struct unwind_window *window, __u64 stack_lo,
 				   __u64 stack_hi)
@@ -148,6 +173,8 @@ UNWIND_SUBPROGRAM int cfi_step_any(struct unwind_registers *registers, struct un
 	any->slot = 0;
 	if ((any->rule.flags & CFI_END) || any->rule.ra_where == CFI_SAME || any->rule.ra_where == CFI_UNDEFINED)
 		return STACK_END_OUTERMOST;
+	if (any->rule.flags & CFI_SIGCONTEXT)
+		return cfi_take_sigcontext(registers, window);
 	int r = cfi_find_cfa(&machine);
 	if (r != 0)
 		return r;

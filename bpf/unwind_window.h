@@ -36,7 +36,10 @@ struct cfi_evaluation {
 };
 
 /* A rule of any form, and what it makes of the registers. */
-enum { CFI_RESTORED = CFI_SAVED + 2 }; /* the return address and the stack pointer behind those that are saved */
+enum {
+	CFI_RESTORED = CFI_SAVED + 2, /* the return address and the stack pointer behind those that are saved */
+	CFI_SIGCONTEXT_WORDS = 17,
+};
 struct cfi_any {
 	struct cfi_rule rule;
 	__u64 cfa;
@@ -44,8 +47,9 @@ struct cfi_any {
 	__s16 operand[CFI_RESTORED];
 	__u8 where[CFI_RESTORED]; /* enum cfi_where */
 	__u64 slot;               /* where the return address was read; 0: in no memory */
-	__u32 known;              /* bit i: value[i] is */
-	__u32 end;                /* enum stack_end, when a value cannot be had */
+	__u64 context[CFI_SIGCONTEXT_WORDS];
+	__u32 known; /* bit i: value[i] is */
+	__u32 end;   /* enum stack_end, when a value cannot be had */
 };
 
 struct unwind_window {

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "collect/sampler.h"
+#include "collect/unwind_maps.h"
 #include "symbolize/symbolize.h"
 
 enum {
@@ -77,8 +78,10 @@ static void on_supervise(evutil_socket_t fd, short what, void *context)
 {
 	(void)fd, (void)what;
 	struct pipeline *pipeline = context;
-	for (struct target *target = pipeline->targets; target; target = target->next)
+	for (struct target *target = pipeline->targets; target; target = target->next) {
 		target_supervise(target);
+		target_unwind_retry(target);
+	}
 	sampler_sweep_claims(pipeline->sampler);
 	pipeline_update_timer(pipeline);
 }
@@ -326,6 +329,11 @@ static int make_stages(struct pipeline *pipeline, struct error *err)
 	int r = sampler_new(&sampler, &pipeline->sampler, err);
 	if (r < 0)
 		return r;
+	pipeline->unwind_maps =
+		unwind_maps_new(sampler_lists_fd(pipeline->sampler), sampler_tables_fd(pipeline->sampler),
+				(size_t)settings->unwind_mib << 20);
+	if (!pipeline->unwind_maps)
+		return error_set(err, ENOMEM, "out of memory");
 	struct symbolize_options symbolize = {
 		.reader_path = settings->reader,
 		.cache_bytes = (size_t)NAMES_CACHE_MIB << 20,
@@ -400,6 +408,7 @@ void pipeline_free(struct pipeline *pipeline)
 	jobs_stop(pipeline->control);
 	jobs_free(pipeline->builders); /* not before: what was done for a pull may submit its profile */
 	jobs_free(pipeline->control);
+	pipeline->control = NULL; /* what targets leave behind is done at once from now on */
 	while (pipeline->targets) {
 		struct target *target = pipeline->targets;
 		pipeline->targets = target->next;
@@ -412,6 +421,7 @@ void pipeline_free(struct pipeline *pipeline)
 	if (pipeline->supervise_timer)
 		event_free(pipeline->supervise_timer);
 	symbolize_free(pipeline->symbolize);
+	unwind_maps_free(pipeline->unwind_maps);
 	sampler_free(pipeline->sampler);
 	file_registry_free(pipeline->files);
 	free(pipeline);

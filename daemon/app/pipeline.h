@@ -14,6 +14,7 @@
 
 struct sampler;
 struct symbolize;
+struct unwind_maps;
 
 struct pipeline {
 	const struct settings *settings;
@@ -21,6 +22,7 @@ struct pipeline {
 	struct sampler *sampler;
 	struct file_registry *files;
 	struct symbolize *symbolize;
+	struct unwind_maps *unwind_maps;
 	struct jobs *control;  /* short work on the kernel */
 	struct jobs *builders; /* profiles */
 	struct serve *serve;

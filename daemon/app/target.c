@@ -19,6 +19,7 @@ static void free_target(struct target *target)
 	if (target->pidfd >= 0)
 		close(target->pidfd);
 	arming_close(target->arming);
+	target_unwind_end(target);
 	if (target->holds_slot) {
 		target->pipeline->by_slot[target->slot] = NULL;
 		sampler_slot_release(target->pipeline->sampler, target->slot);

@@ -19,6 +19,7 @@
 #include "bpf/table.h"
 #include "collect/arming.h"
 #include "collect/process.h"
+#include "collect/unwind_maps.h"
 #include "control.pb-c.h"
 #include "store/store.h"
 
@@ -47,6 +48,15 @@ struct target_table {
 	char problem[ERROR_TEXT_BYTES]; /* why a table that it publishes is not used; empty: no such */
 };
 
+/* What the sampling program knows of the target's code. Event loop only; `list` is the job's while one runs. */
+struct target_unwind {
+	bool busy; /* a job runs */
+	struct unwind_list list; /* what is shown */
+	struct maps *shown;      /* the snapshot of which it was made; NULL: none */
+	struct maps *next;       /* of which one is to be made, when the job that runs is done */
+	bool incomplete;         /* some table is still to come */
+};
+
 struct target {
 	struct target *next;
 	struct pipeline *pipeline;
@@ -72,6 +82,7 @@ struct target {
 	uint32_t serial;
 	bool holds_slot, ending;
 	struct lane events, mappings;
+	struct target_unwind unwind;
 	struct arming *arming; /* used in jobs of the events lane alone, as are the next three */
 	struct process_image image;
 	uint64_t last_count, last_cpu_ticks;
@@ -135,6 +146,13 @@ void target_refresh_mappings(struct target *target);
 void target_refresh_table_if_due(struct target *target);
 /* What a record tells of the table. */
 void target_note_table(struct target *target, const struct record *record);
+
+/* The target's code was found to be mapped like this: has the sampling program unwind by it. Takes the reference. */
+void target_unwind(struct target *target, struct maps *maps);
+/* Now and then: tables that could not be had are asked for again. */
+void target_unwind_retry(struct target *target);
+/* The slot will be another's. */
+void target_unwind_end(struct target *target);
 
 /* A record of this target. */
 void target_record(struct target *target, const struct record *record, size_t bytes);

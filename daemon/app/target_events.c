@@ -128,6 +128,7 @@ static void done_attach(struct target_job *job)
 	target->threads = job->threads;
 	memcpy(target->cgroup, job->cgroup, sizeof(target->cgroup));
 	take_baselines(target, job);
+	target_unwind(target, maps_ref(job->maps));
 	(void)address_space_update(&target->space, 0, TAKE_PTR(job->maps), 0);
 	target_job_take_table(job);
 	target_job_submit_next(job, &target->events, work_start, done_start);

@@ -37,6 +37,8 @@ static void done_mappings(struct target_job *job)
 		job->maps = NULL;
 	}
 	pipeline_drain(job->target->pipeline); /* has it executed another program meanwhile? */
+	if (job->maps)
+		target_unwind(job->target, maps_ref(job->maps));
 	(void)address_space_update(&job->target->space, job->version, TAKE_PTR(job->maps), clock_monotonic_ns());
 	/* A target with very many mappings that never rest must not keep a thread busy. */
 	struct address_space *space = &job->target->space;

@@ -12,7 +12,7 @@
 
 enum { NONE = UINT32_MAX };
 
-struct unwind_table {
+struct loaded_table {
 	struct unwind_maps *maps;
 	uint64_t file_id;
 	unsigned references;
@@ -26,7 +26,7 @@ struct unwind_maps {
 	pthread_mutex_t lock; /* of all below; never held while the kernel is waited for */
 	uint64_t budget_pages, table_pages, list_pages, refused;
 	uint32_t n_tables, n_lists;
-	struct unwind_table *tables[UNWIND_MAX_TABLES]; /* by index; NULL: free */
+	struct loaded_table *tables[UNWIND_MAX_TABLES]; /* by index; NULL: free */
 	uint32_t above;                                 /* all indices from here on are free */
 };
 
@@ -93,6 +93,14 @@ static void give_back(struct unwind_maps *maps, uint64_t *used_pages, uint32_t p
 	pthread_mutex_unlock(&maps->lock);
 }
 
+size_t unwind_maps_room(struct unwind_maps *maps)
+{
+	pthread_mutex_lock(&maps->lock);
+	uint64_t pages = maps->budget_pages - maps->table_pages - maps->list_pages;
+	pthread_mutex_unlock(&maps->lock);
+	return pages * CFI_PAGE_BYTES;
+}
+
 /* --- inner maps --- */
 
 /* An inner map of that many pages, filled. Its fd, or -errno. */
@@ -130,7 +138,7 @@ static void hide(int outer_fd, uint32_t index)
 /* --- tables --- */
 
 /* The lock is held. */
-static struct unwind_table *find(struct unwind_maps *maps, uint64_t file_id)
+static struct loaded_table *find(struct unwind_maps *maps, uint64_t file_id)
 {
 	for (uint32_t i = 0; i < maps->above; i++)
 		if (maps->tables[i] && maps->tables[i]->references && maps->tables[i]->file_id == file_id)
@@ -138,10 +146,10 @@ static struct unwind_table *find(struct unwind_maps *maps, uint64_t file_id)
 	return NULL;
 }
 
-struct unwind_table *unwind_maps_find(struct unwind_maps *maps, uint64_t file_id)
+struct loaded_table *unwind_maps_find(struct unwind_maps *maps, uint64_t file_id)
 {
 	pthread_mutex_lock(&maps->lock);
-	struct unwind_table *table = find(maps, file_id);
+	struct loaded_table *table = find(maps, file_id);
 	if (table)
 		table->references++;
 	pthread_mutex_unlock(&maps->lock);
@@ -157,7 +165,7 @@ static uint32_t free_index(const struct unwind_maps *maps)
 }
 
 /* Gives the table a place of its own in the array. -ENOSPC. */
-static int take_index(struct unwind_maps *maps, struct unwind_table *table)
+static int take_index(struct unwind_maps *maps, struct loaded_table *table)
 {
 	pthread_mutex_lock(&maps->lock);
 	table->index = free_index(maps);
@@ -170,7 +178,7 @@ static int take_index(struct unwind_maps *maps, struct unwind_table *table)
 	return table->index == NONE ? -ENOSPC : 0;
 }
 
-static void give_index_back(struct unwind_table *table)
+static void give_index_back(struct loaded_table *table)
 {
 	struct unwind_maps *maps = table->maps;
 	pthread_mutex_lock(&maps->lock);
@@ -181,11 +189,11 @@ static void give_index_back(struct unwind_table *table)
 }
 
 /* Others may find it from now on; when another of the same file is there already, that one. */
-static struct unwind_table *publish(struct unwind_table *table)
+static struct loaded_table *publish(struct loaded_table *table)
 {
 	struct unwind_maps *maps = table->maps;
 	pthread_mutex_lock(&maps->lock);
-	struct unwind_table *found = find(maps, table->file_id);
+	struct loaded_table *found = find(maps, table->file_id);
 	if (!found) {
 		found = table;
 		maps->n_tables++;
@@ -195,7 +203,7 @@ static struct unwind_table *publish(struct unwind_table *table)
 	return found;
 }
 
-static void free_table(struct unwind_table *table)
+static void free_table(struct loaded_table *table)
 {
 	give_index_back(table);
 	give_back(table->maps, &table->maps->table_pages, table->pages);
@@ -203,20 +211,20 @@ static void free_table(struct unwind_table *table)
 	free(table);
 }
 
-int unwind_maps_load(struct unwind_maps *maps, uint64_t file_id, const void *bytes, size_t n, struct unwind_table **ret)
+int unwind_maps_load(struct unwind_maps *maps, uint64_t file_id, const void *bytes, size_t n, struct loaded_table **ret)
 {
 	uint32_t pages = (uint32_t)((n + CFI_PAGE_BYTES - 1) / CFI_PAGE_BYTES);
 	int r = n && n <= CFI_MAX_TABLE_BYTES ? reserve(maps, &maps->table_pages, pages) : -EINVAL;
 	if (r < 0)
 		return r;
-	struct unwind_table *table = malloc(sizeof(*table));
+	struct loaded_table *table = malloc(sizeof(*table));
 	int fd = table ? make_map("unwind_table", bytes, n, pages) : -ENOMEM;
 	if (fd < 0) {
 		free(table);
 		give_back(maps, &maps->table_pages, pages);
 		return fd;
 	}
-	*table = (struct unwind_table){.maps = maps, .file_id = file_id, .pages = pages, .fd = fd};
+	*table = (struct loaded_table){.maps = maps, .file_id = file_id, .pages = pages, .fd = fd};
 	r = take_index(maps, table);
 	if (r < 0) {
 		give_back(maps, &maps->table_pages, pages);
@@ -237,7 +245,7 @@ int unwind_maps_load(struct unwind_maps *maps, uint64_t file_id, const void *byt
 	return 0;
 }
 
-struct unwind_table *unwind_table_ref(struct unwind_table *table)
+struct loaded_table *loaded_table_ref(struct loaded_table *table)
 {
 	if (!table)
 		return NULL;
@@ -247,7 +255,7 @@ struct unwind_table *unwind_table_ref(struct unwind_table *table)
 	return table;
 }
 
-void unwind_table_unref(struct unwind_table *table)
+void loaded_table_unref(struct loaded_table *table)
 {
 	if (!table)
 		return;
@@ -275,7 +283,7 @@ void unwind_list_release(struct unwind_maps *maps, struct unwind_list *list)
 		pthread_mutex_unlock(&maps->lock);
 	}
 	for (size_t i = 0; i < list->n_tables; i++)
-		unwind_table_unref(list->tables[i]);
+		loaded_table_unref(list->tables[i]);
 	free(list->tables);
 	*list = (struct unwind_list){.fd = -1};
 }
@@ -316,9 +324,9 @@ static int take_tables(struct unwind_list *list, const struct unwind_mapping *ma
 	if (!list->tables)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < n; i++) {
-		struct unwind_table *table = mappings[i].table;
+		struct loaded_table *table = mappings[i].table;
 		if (table && !(i && mappings[i - 1].table == table))
-			list->tables[list->n_tables++] = unwind_table_ref(table);
+			list->tables[list->n_tables++] = loaded_table_ref(table);
 	}
 	return 0;
 }

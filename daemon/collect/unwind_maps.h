@@ -14,7 +14,7 @@
 #include "bpf/mapping_list.h"
 
 struct unwind_maps;
-struct unwind_table;
+struct loaded_table;
 
 struct unwind_maps_figures {
 	uint64_t budget_bytes, table_bytes, list_bytes;
@@ -27,27 +27,30 @@ struct unwind_maps *unwind_maps_new(int lists_fd, int tables_fd, size_t budget_b
 void unwind_maps_free(struct unwind_maps *maps); /* NULL is fine; nothing is waited for: the maps go with the program */
 void unwind_maps_figures(struct unwind_maps *maps, struct unwind_maps_figures *ret);
 
+/* What a table may have at most now. */
+size_t unwind_maps_room(struct unwind_maps *maps);
+
 /* The table of a file (its id, see model/file.h): a new reference, or NULL when it is not loaded. */
-struct unwind_table *unwind_maps_find(struct unwind_maps *maps, uint64_t file_id);
+struct loaded_table *unwind_maps_find(struct unwind_maps *maps, uint64_t file_id);
 /* Loads a table, which has been checked, unless another thread was faster. A new reference in *ret. -ENOSPC: the budget is spent; -ENOMEM;
  * -errno of bpf(2). */
 int unwind_maps_load(struct unwind_maps *maps, uint64_t file_id, const void *table, size_t bytes,
-		     struct unwind_table **ret);
-struct unwind_table *unwind_table_ref(struct unwind_table *table); /* NULL is fine */
-void unwind_table_unref(struct unwind_table *table);               /* NULL is fine */
+		     struct loaded_table **ret);
+struct loaded_table *loaded_table_ref(struct loaded_table *table); /* NULL is fine */
+void loaded_table_unref(struct loaded_table *table);               /* NULL is fine */
 
 /* One mapping of a target. */
 struct unwind_mapping {
 	uint64_t start, end, file_offset;
 	enum unwind_code_kind kind;
-	struct unwind_table *table; /* of UNWIND_CODE_TABLE */
+	struct loaded_table *table; /* of UNWIND_CODE_TABLE */
 };
 
 /* What a slot shows now. Zero: nothing. */
 struct unwind_list {
 	int fd; /* valid when n_pages > 0 */
 	uint32_t n_pages;
-	struct unwind_table **tables; /* references */
+	struct loaded_table **tables; /* references */
 	size_t n_tables;
 };
 

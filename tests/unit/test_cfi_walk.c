@@ -296,6 +296,30 @@ START_TEST(signal_frame)
 }
 END_TEST
 
+START_TEST(signal_frame_of_the_kernel)
+{
+	struct by_hand hand;
+	struct unwind_registers registers = leaf(0);
+	__u64 slot;
+	const struct cfi_rule rule = {
+		.cfa_register = UNWIND_RSP, .flags = CFI_SIGNAL_FRAME | CFI_SIGCONTEXT, .ra_where = CFI_AT_CFA};
+	static const int order[] = {8, 9, 10, 11, 12, 13, 14, 15, 5, 4, 6, 3, 1, 0, 2, 7, 16};
+	set_up(&hand, &rule, NULL, 0);
+	for (size_t i = 0; i < 17; i++)
+		hand.stack[5 + i] = 0x100 + i;
+	ck_assert_int_eq(step(&hand, &registers, &slot), UNWIND_GOES_ON);
+	for (size_t i = 0; i < 17; i++)
+		ck_assert_uint_eq(registers.by_number[order[i]], 0x100 + i);
+	ck_assert_uint_eq(registers.known, UNWIND_KNOWN_ALL);
+	ck_assert(registers.pc_is_exact);
+	ck_assert_uint_eq(slot, base + 40 + 128);
+	registers = leaf(0);
+	registers.sp = base + sizeof(hand.stack) - 100;
+	ck_assert_int_eq(step(&hand, &registers, &slot), STACK_END_UNREADABLE);
+	free(hand.table);
+}
+END_TEST
+
 /* One operation each, on 12 and 5 (of which 12 is pushed first, as the CFA). */
 START_TEST(operations)
 {
@@ -528,5 +552,6 @@ START_TEST(many_frames)
 END_TEST
 
 CHECK_MAIN("cfi_walk", 60, a_common_rule, a_return_address_belongs_to_the_call_before_it, damaged_stacks, lazy_plt,
-	   realigned_stack, return_address_in_a_register, signal_frame, operations, bad_expressions,
-	   through_the_c_library, through_a_signal, to_the_beginning_of_a_thread, odd_sizes, many_frames)
+	   realigned_stack, return_address_in_a_register, signal_frame, signal_frame_of_the_kernel, operations,
+	   bad_expressions, through_the_c_library, through_a_signal, to_the_beginning_of_a_thread, odd_sizes,
+	   many_frames)
