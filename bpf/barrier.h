@@ -10,6 +10,14 @@
 #include "bpf/table.h"
 #include "bpf/unwind.h"
 
+/* As BPF these are subprograms that the verifier looks at once, and not at every call. Their arguments are memory and numbers, and it wants to hear
+ * that pointers are not NULL. */
+#ifdef __bpf__
+#define BARRIER_FUNCTION __attribute__((noinline))
+#else
+#define BARRIER_FUNCTION static inline
+#endif
+
 enum {
 	BARRIER_WINDOW = 128,       /* barriers that one read brings: 2 KiB */
 	BARRIER_THREAD_BYTES = 152, /* of a thread record: all fields but reserved ones */
@@ -30,13 +38,20 @@ struct barrier_stack {
 };
 
 struct barrier_reader {
+	__u64 memory; /* of user mode, for unwind_read */
 	struct sprof_header header;
 	struct sprof_thread thread;
+	__u64 thread_at;           /* address of its record */
 	struct sprof_stack record; /* of `stack` */
 	struct barrier_stack stack;
 	struct sprof_range range; /* found by barrier_in_range */
 	struct sprof_barrier window[BARRIER_WINDOW];
 };
+
+static inline long barrier_read(const struct barrier_reader *reader, void *to, __u32 bytes, __u64 address)
+{
+	return unwind_read(to, bytes, address, (void *)(unsigned long)reader->memory);
+}
 
 /* Who the thread is, to find its record. */
 struct barrier_thread {
@@ -51,9 +66,11 @@ struct barrier_thread {
 
 /* Whether pc lies in a range of one of the kinds (bits), which then is in reader->range. (A copy in memory: an index in a register would have the
  * verifier look at all that follows once for each of its values.) */
-static __attribute__((noinline)) int barrier_in_range(struct barrier_reader *reader, const struct table_config *table,
-						      __u64 pc, __u32 kinds)
+BARRIER_FUNCTION int barrier_in_range(struct barrier_reader *reader, const struct table_config *table, __u64 pc,
+				      __u32 kinds)
 {
+	if (!reader || !table)
+		return 0;
 	if (pc < table->code_lo || pc >= table->code_hi)
 		return 0;
 	for (__u32 i = 0; i < SPROF_MAX_RANGES; i++) {
@@ -69,8 +86,10 @@ static __attribute__((noinline)) int barrier_in_range(struct barrier_reader *rea
 }
 
 /* Whether pc is what stands in hijacked slots. */
-static __attribute__((noinline)) int barrier_is_entry(const struct table_config *table, __u64 pc)
+BARRIER_FUNCTION int barrier_is_entry(const struct table_config *table, __u64 pc)
 {
+	if (!table)
+		return 0;
 	if (pc < table->code_lo || pc >= table->code_hi)
 		return 0;
 	for (__u32 i = 0; i < SPROF_MAX_RANGES; i++) {
@@ -86,10 +105,10 @@ static __attribute__((noinline)) int barrier_is_entry(const struct table_config 
 /* --- header and threads --- */
 
 /* 0; a stack_end that says why the table cannot be used now. */
-static inline int barrier_read_header(struct barrier_reader *reader, const struct table_config *table, void *memory)
+static inline int barrier_read_header(struct barrier_reader *reader, const struct table_config *table)
 {
 	struct sprof_header *header = &reader->header;
-	if (unwind_read(header, sizeof(*header), table->self_va, memory) < 0)
+	if (barrier_read(reader, header, sizeof(*header), table->self_va) < 0)
 		return STACK_END_TABLE_NOT_RESIDENT;
 	if (header->magic != SPROF_TABLE_MAGIC || header->self_va != table->self_va)
 		return STACK_END_TABLE_CHANGED;
@@ -113,10 +132,12 @@ static inline int barrier_same_start(const struct sprof_thread *thread, const st
 
 enum barrier_found { BARRIER_NO_THREAD, BARRIER_THREAD, BARRIER_UNREADABLE };
 
-/* The record of the thread, in reader->thread; *ret_address is its address. */
-static inline enum barrier_found barrier_find_thread(struct barrier_reader *reader, const struct table_config *table,
-						     const struct barrier_thread *who, __u64 *ret_address, void *memory)
+/* The record of the thread, in reader->thread. */
+BARRIER_FUNCTION int barrier_find_thread(struct barrier_reader *reader, const struct table_config *table,
+					 const struct barrier_thread *who)
 {
+	if (!reader || !table || !who)
+		return BARRIER_NO_THREAD;
 	__u32 cap = table->cap_thread;
 	__u32 n_probe = reader->header.n_probe;
 	if (cap == 0)
@@ -128,11 +149,11 @@ static inline enum barrier_found barrier_find_thread(struct barrier_reader *read
 			break;
 		__u64 place = SPROF_THREAD_SLOT(who->tid, i, cap);
 		__u64 address = table->self_va + table->off_thread + place * table->thread_size;
-		if (unwind_read(&reader->thread, BARRIER_THREAD_BYTES, address, memory) < 0)
+		if (barrier_read(reader, &reader->thread, BARRIER_THREAD_BYTES, address) < 0)
 			return BARRIER_UNREADABLE;
 		if (reader->thread.tid != who->tid)
 			continue;
-		*ret_address = address;
+		reader->thread_at = address;
 		return barrier_same_start(&reader->thread, table, who) ? BARRIER_THREAD : BARRIER_NO_THREAD;
 	}
 	return BARRIER_NO_THREAD;
@@ -169,12 +190,13 @@ static inline int barrier_stack_is_valid(const struct sprof_stack *record, const
 }
 
 /* Takes the lock of a stack, as far as a reader can: remembers the version, and what the record says. enum segment_lock. */
-static inline enum segment_lock barrier_lock(struct barrier_reader *reader, const struct table_config *table,
-					     const struct sprof_ref *ref, __u32 tid, void *memory)
+BARRIER_FUNCTION int barrier_lock(struct barrier_reader *reader, const struct table_config *table, __u32 index,
+				  __u32 gen, __u32 tid)
 {
+	if (!reader || !table)
+		return SEGMENT_REFUSED;
 	struct sprof_stack *record = &reader->record;
 	struct barrier_stack *stack = &reader->stack;
-	__u32 index = ref->index, gen = ref->gen; /* ref may lie in *record */
 	__u64 version = 0;
 	stack->address = 0;
 	stack->index = index;
@@ -183,13 +205,13 @@ static inline enum segment_lock barrier_lock(struct barrier_reader *reader, cons
 	if (index == SPROF_INDEX_NONE || gen == 0 || index >= table->cap_stack)
 		return SEGMENT_REFUSED;
 	__u64 address = table->self_va + table->off_stack + (__u64)index * table->stack_size;
-	if (unwind_read(&version, sizeof(version), address + offsetof(struct sprof_stack, seq_end), memory) < 0 ||
-	    unwind_read(record, BARRIER_STACK_BYTES, address, memory) < 0)
+	if (barrier_read(reader, &version, sizeof(version), address + offsetof(struct sprof_stack, seq_end)) < 0 ||
+	    barrier_read(reader, record, BARRIER_STACK_BYTES, address) < 0)
 		return SEGMENT_UNREADABLE;
 	if (MUTANT(retry) && record->seq_begin != version)
-		(void)(unwind_read(&version, sizeof(version), address + offsetof(struct sprof_stack, seq_end),
-				   memory) ||
-		       unwind_read(record, BARRIER_STACK_BYTES, address, memory));
+		(void)(barrier_read(reader, &version, sizeof(version),
+				    address + offsetof(struct sprof_stack, seq_end)) ||
+		       barrier_read(reader, record, BARRIER_STACK_BYTES, address));
 	if (record->seq_begin != version && !MUTANT(lock_busy))
 		return SEGMENT_BUSY;
 	if (!barrier_stack_is_valid(record, table, index, gen, tid))
@@ -205,7 +227,7 @@ static inline enum segment_lock barrier_lock(struct barrier_reader *reader, cons
 }
 
 /* Barrier i of the stack through the window; 0 when it cannot be had. */
-static inline const struct sprof_barrier *barrier_at(struct barrier_reader *reader, __u32 i, void *memory)
+static inline const struct sprof_barrier *barrier_at(struct barrier_reader *reader, __u32 i)
 {
 	struct barrier_stack *stack = &reader->stack;
 	if (i >= stack->n)
@@ -215,8 +237,8 @@ static inline const struct sprof_barrier *barrier_at(struct barrier_reader *read
 		if (n > BARRIER_WINDOW)
 			n = BARRIER_WINDOW;
 		stack->window_n = 0;
-		if (unwind_read(reader->window, n * sizeof(struct sprof_barrier),
-				stack->barriers + (__u64)i * sizeof(struct sprof_barrier), memory) < 0)
+		if (barrier_read(reader, reader->window, n * sizeof(struct sprof_barrier),
+				 stack->barriers + (__u64)i * sizeof(struct sprof_barrier)) < 0)
 			return 0;
 		stack->window_first = i;
 		stack->window_n = n;
@@ -226,20 +248,23 @@ static inline const struct sprof_barrier *barrier_at(struct barrier_reader *read
 }
 
 /* The cursor of a walk that starts on this stack at sp: the first barrier, from pos on, whose slot is not below it. Those below belong to younger frames. */
-static inline void barrier_set_cursor(struct barrier_reader *reader, __u64 sp, void *memory)
+BARRIER_FUNCTION int barrier_set_cursor(struct barrier_reader *reader, __u64 sp)
 {
+	if (!reader)
+		return 0;
 	struct barrier_stack *stack = &reader->stack;
 	__u32 first = stack->pos > 0 ? stack->pos - 1 : 0; /* pos - 1 is for rule 13, and then in the window */
 	if (!MUTANT(jump_cursor))
 		stack->cursor = stack->pos;
 	if (stack->pos >= stack->n && first >= stack->n)
-		return;
-	(void)barrier_at(reader, first, memory);
+		return 0;
+	(void)barrier_at(reader, first);
 	for (__u32 i = 0; i < BARRIER_WINDOW; i++) {
 		__u32 place = stack->cursor - stack->window_first;
 		if (stack->cursor >= stack->n || place >= stack->window_n ||
 		    reader->window[place & (BARRIER_WINDOW - 1)].slot >= sp)
-			return;
+			return 0;
 		stack->cursor++;
 	}
+	return 0;
 }

@@ -288,17 +288,16 @@ static const struct table_config *table_of(struct task_struct *task, __u32 slot,
 	return table;
 }
 
-static void walk_all(struct walk *walk, const struct table_config *table)
+/* A walk, and what rule 8 lets follow it. In a loop, so that the verifier looks at a walk once. */
+static long attempt(__u32 i, struct walking *walking)
 {
-	struct walking walking = {.walk = walk, .table = table};
-	bpf_loop(WALK_STEPS, step, &walking, 0);
-	if (!table)
-		return;
-	bpf_loop(walk->n_segments, read_version, &walking, 0);
-	if (!walk_again(walk))
-		return;
-	bpf_loop(WALK_STEPS, step, &walking, 0);
-	bpf_loop(walk->n_segments, read_version, &walking, 0);
+	struct walk *walk = walking->walk;
+	if (i > 0 && (!walking->table || !walk_again(walk)))
+		return 1;
+	bpf_loop(WALK_STEPS, step, walking, 0);
+	if (walking->table)
+		bpf_loop(walk->n_segments, read_version, walking, 0);
+	return 0;
 }
 
 static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *walk, __u32 slot,
@@ -323,7 +322,8 @@ static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task,
 	}
 	walk->tables = tables_of(task, slot);
 	walk_start(walk, table, &who, NULL);
-	walk_all(walk, table);
+	struct walking walking = {.walk = walk, .table = table};
+	bpf_loop(2, attempt, &walking, 0);
 	record->user_end = (__u8)walk->end;
 }
 

@@ -176,14 +176,14 @@ static inline int walk_take_barrier(struct walk *walk, const struct table_config
 }
 
 /* Rule 12: the word at slot holds a trampoline's entry. */
-static inline int walk_pass_barrier(struct walk *walk, const struct table_config *table, __u64 slot, void *memory)
+static inline int walk_pass_barrier(struct walk *walk, const struct table_config *table, __u64 slot)
 {
 	struct barrier_stack *stack = &walk->table.stack;
 	if (MUTANT(barriers))
 		return UNWIND_GOES_ON;
 	if (!stack->address)
 		return (int)walk_without_table(table);
-	const struct sprof_barrier *barrier = barrier_at(&walk->table, stack->cursor, memory);
+	const struct sprof_barrier *barrier = barrier_at(&walk->table, stack->cursor);
 	if (!barrier || (barrier->slot != slot && !MUTANT(slot_match)))
 		return STACK_END_BARRIER_MISMATCH;
 	__u64 original_pc = barrier->original_pc;
@@ -204,10 +204,10 @@ static inline int walk_leave_trampoline(struct walk *walk, const struct table_co
 	if (!stack->address)
 		return (int)walk_without_table(table);
 	__u32 i = stack->pos;
-	const struct sprof_barrier *barrier = barrier_at(&walk->table, i, memory);
+	const struct sprof_barrier *barrier = barrier_at(&walk->table, i);
 	if ((!barrier || barrier->slot != cfa - 8) && i > 0 && !MUTANT(interior_pos)) {
 		i--;
-		barrier = barrier_at(&walk->table, i, memory);
+		barrier = barrier_at(&walk->table, i);
 	}
 	if (!barrier || barrier->slot != cfa - 8)
 		return STACK_END_BARRIER_MISMATCH;
@@ -236,7 +236,7 @@ static inline int walk_check_frame(struct walk *walk, const struct table_config 
 		return UNWIND_GOES_ON;
 	__u32 exact = walk->registers.pc_is_exact;
 	if (!exact && barrier_is_entry(table, pc))
-		return walk_pass_barrier(walk, table, slot, memory);
+		return walk_pass_barrier(walk, table, slot);
 	if (barrier_in_range(&walk->table, table, exact ? pc : pc - 1, BARRIER_KIND(TRAMPOLINE)) && !MUTANT(interior))
 		return walk_leave_trampoline(walk, table, memory);
 	return UNWIND_GOES_ON;
@@ -311,7 +311,7 @@ static inline void walk_start_system(struct walk *walk, const struct table_confi
 		walk_start_native(walk, table, SEGMENT_ON_SYSTEM, memory);
 		return;
 	}
-	barrier_set_cursor(&walk->table, sp, memory);
+	barrier_set_cursor(&walk->table, sp);
 	if (!walk_open_segment(walk, SEGMENT_START, lock, SEGMENT_ON_SYSTEM))
 		return;
 	int end = walk_check_frame(walk, table, 0, memory);
@@ -336,7 +336,7 @@ static inline void walk_start_user(struct walk *walk, const struct table_config 
 		return;
 	}
 	walk->next = MUTANT(resumer) ? WALK_NOWHERE : WALK_TO_RESUMER;
-	barrier_set_cursor(&walk->table, sp, memory);
+	barrier_set_cursor(&walk->table, sp);
 	if (!walk_open_segment(walk, SEGMENT_START, lock, 0))
 		return;
 	int end = walk_check_frame(walk, table, 0, memory);
@@ -370,7 +370,7 @@ static inline void walk_start_thread(struct walk *walk, const struct table_confi
 		walk_refuse(walk, SEGMENT_REFUSED, SEGMENT_SETS_SP, STACK_END_SETS_SP);
 		return;
 	}
-	__u8 lock = (__u8)barrier_lock(&walk->table, table, &thread->current, walk->tid, memory);
+	__u8 lock = (__u8)barrier_lock(&walk->table, table, thread->current.index, thread->current.gen, walk->tid);
 	if (system)
 		walk_start_system(walk, table, lock, memory);
 	else
@@ -386,28 +386,28 @@ static inline void walk_start(struct walk *walk, const struct table_config *tabl
 	if (!table)
 		return;
 	walk->tid = who->tid;
+	walk->table.memory = (unsigned long)memory;
 	if (barrier_in_range(&walk->table, table, walk->registers.pc, BARRIER_KIND(TRAMPOLINE)))
 		walk->flags |= RECORD_IN_TRAMPOLINE;
 	if ((table->flags & TABLE_FOREIGN_PROCESS) && !MUTANT(foreign_process)) {
 		walk_start_native(walk, table, 0, memory);
 		return;
 	}
-	int end = barrier_read_header(&walk->table, table, memory);
+	int end = barrier_read_header(&walk->table, table);
 	if (end) {
 		walk->flags |= RECORD_TABLE_AGED;
 		walk_refuse(walk, SEGMENT_UNREADABLE, 0, (__u32)end);
 		return;
 	}
-	__u64 at = 0;
-	switch (barrier_find_thread(&walk->table, table, who, &at, memory)) {
+	switch (barrier_find_thread(&walk->table, table, who)) {
 	case BARRIER_UNREADABLE:
 		walk_refuse(walk, SEGMENT_UNREADABLE, 0, STACK_END_TABLE_NOT_RESIDENT);
 		return;
 	case BARRIER_NO_THREAD:
 		walk_start_native(walk, table, 0, memory);
 		return;
-	case BARRIER_THREAD:
-		walk->thread_at = at;
+	default:
+		walk->thread_at = walk->table.thread_at;
 		walk_start_thread(walk, table, memory);
 		return;
 	}
@@ -478,7 +478,7 @@ static inline void walk_enter_context(struct walk *walk, const struct table_conf
 	walk_jump(walk, pc, sp, context->fp);
 	/* A writer may have given what stood in the slot of the call, right below sp. */
 	int hijacked = barrier_is_entry(table, pc);
-	barrier_set_cursor(&walk->table, hijacked ? sp - 8 : sp, memory);
+	barrier_set_cursor(&walk->table, hijacked ? sp - 8 : sp);
 	if (!walk_open_segment(walk, way->kind, SEGMENT_LOCKED, 0))
 		return;
 	int end = walk_check_frame(walk, table, sp - 8, memory);
@@ -494,7 +494,7 @@ static inline void walk_to_context(struct walk *walk, const struct table_config 
 		walk->state = WALK_ENDED;
 		return;
 	}
-	__u8 lock = (__u8)barrier_lock(&walk->table, table, &way.ref, walk->tid, memory);
+	__u8 lock = (__u8)barrier_lock(&walk->table, table, way.ref.index, way.ref.gen, walk->tid);
 	if (MUTANT(libcall_lock) && way.kind == SEGMENT_LIBCALL && lock == SEGMENT_BUSY)
 		lock = SEGMENT_LOCKED;
 	if (MUTANT(foreign_fallback) && way.kind == SEGMENT_FOREIGN && lock == SEGMENT_BUSY) {
@@ -530,7 +530,7 @@ static inline void walk_into_candidate(struct walk *walk, const struct table_con
 	const struct barrier_stack *stack = &walk->table.stack;
 	const struct sprof_ref *ref = &walk->candidates[walk->entered & (WALK_CANDIDATES - 1)].ref;
 	__u64 slot = 0;
-	__u8 lock = (__u8)barrier_lock(&walk->table, table, ref, walk->tid, memory);
+	__u8 lock = (__u8)barrier_lock(&walk->table, table, ref->index, ref->gen, walk->tid);
 	walk->n_candidates = 0;
 	if (lock != SEGMENT_LOCKED) {
 		if (walk_open_segment(walk, SEGMENT_ENTERED, lock, 0))
@@ -547,7 +547,7 @@ static inline void walk_into_candidate(struct walk *walk, const struct table_con
 	int end = walk_unwind(walk, &slot, memory);
 	walk->table.stack.hi = hi;
 	int on_stack = slot >= stack->lo && slot < stack->hi;
-	barrier_set_cursor(&walk->table, on_stack ? slot : walk->registers.sp, memory);
+	barrier_set_cursor(&walk->table, on_stack ? slot : walk->registers.sp);
 	if (!walk_open_segment(walk, SEGMENT_ENTERED, SEGMENT_LOCKED, 0))
 		return;
 	if (end == UNWIND_GOES_ON)
