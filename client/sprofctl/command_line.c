@@ -17,7 +17,8 @@ enum {
 	OPTION_FREQUENCY = 'F',
 	OPTION_EVENT = 'e',
 	OPTION_SECONDS = 's',
-	OPTION_OUTPUT = 'o'
+	OPTION_OUTPUT = 'o',
+	OPTION_NO_SYMBOLS = 'N'
 };
 enum { EXIT_USAGE = 2, MAX_SECONDS = 86400 };
 
@@ -44,6 +45,8 @@ static const struct argp_option json_options[] = {
 	}
 static const struct argp_option pull_options[] = {
 	SECONDS_OPTION,
+	{"no-symbols", OPTION_NO_SYMBOLS, NULL, 0,
+	 "Without names: mappings with build ids, for symbolizing elsewhere (pprof does, where it finds the files)", 0},
 	{"output", OPTION_OUTPUT, "FILE", 0,
 	 "Where to write; - is stdout (default sprofd.PID.TIME.pb.gz in this directory, and the name is printed)", 0},
 	{0},
@@ -89,7 +92,7 @@ static const char general_help[] =
 	"  rate PID HZ\n"
 	"  list [--json]\n"
 	"  status [--json]\n"
-	"  pull PID [--seconds=N] [--output=FILE]\n"
+	"  pull PID [--seconds=N] [--no-symbols] [--output=FILE]\n"
 	"  pprof PID [--seconds=N] [ARGUMENTS OF PPROF...]\n"
 	"\n"
 	"Examples:\n"
@@ -170,6 +173,9 @@ static error_t on_command_option(int option, char *argument, struct argp_state *
 	case OPTION_SECONDS:
 		command_line->has_seconds = true;
 		command_line->seconds = parse_number(state, "--seconds", argument, MAX_SECONDS);
+		return 0;
+	case OPTION_NO_SYMBOLS:
+		command_line->no_symbols = true;
 		return 0;
 	case OPTION_OUTPUT:
 		if (!argument[0])

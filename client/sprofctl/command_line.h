@@ -20,6 +20,7 @@ struct command_line {
 	bool json;
 	bool has_seconds;
 	uint32_t seconds;
+	bool no_symbols;
 	const char *output;     /* NULL: a name of our choice; "-": stdout */
 	char **pprof_arguments; /* NULL-terminated */
 };

@@ -78,7 +78,10 @@ int pull_profile(const struct command_line *command_line, const struct pull_sink
 		return r;
 	int length = snprintf(path, sizeof(path), "/debug/pprof/profile?pid=%" PRIu32, command_line->pid);
 	if (command_line->has_seconds)
-		snprintf(path + length, sizeof(path) - (size_t)length, "&seconds=%" PRIu32, command_line->seconds);
+		length += snprintf(path + length, sizeof(path) - (size_t)length, "&seconds=%" PRIu32,
+				   command_line->seconds);
+	if (command_line->no_symbols)
+		snprintf(path + length, sizeof(path) - (size_t)length, "&symbols=0");
 	struct http_request request = {
 		.socket = command_line->socket,
 		.method = "GET",

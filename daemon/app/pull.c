@@ -52,6 +52,7 @@ struct pull {
 		char comm[PROCESS_COMM_BYTES], cgroup[CGROUP_BYTES], note[ERROR_TEXT_BYTES];
 		uint32_t frequency_hz;
 		bool cycles, periods_known;
+		struct process_place place; /* the target's: this pull holds it */
 	} about;
 	struct epoch **epochs;
 	size_t n_epochs;
@@ -225,11 +226,37 @@ static void describe(const struct pull *pull, struct profile *profile, uint64_t 
 			profile,
 			"kernel frames are left out: they are shown to root, to the socket's group, and to all when "
 			"kernel.perf_event_paranoid is at most 1");
+	if (pull->request.no_symbols)
+		profile_comment(profile,
+				"without names, as was asked for: the build ids of the files are in the mappings");
 	if (profile->missing_names)
 		profile_comment(profile, "names missing for want of time or after an error: %lu addresses",
 				profile->missing_names);
 	if (pull->about.note[0])
 		profile_comment(profile, "note: %s", pull->about.note);
+}
+
+/* "jit-PID.dump", which a JIT maps executable so that profilers see it. */
+static bool is_jit_dump(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	if (strncmp(name, "jit-", 4) != 0)
+		return false;
+	name += 4;
+	size_t digits = strspn(name, "0123456789");
+	return digits > 0 && strcmp(name + digits, ".dump") == 0;
+}
+
+/* Borrowed from the pull's maps; the newest. */
+static struct file *find_jit_dump(const struct pull *pull)
+{
+	for (uint32_t version = pull->n_maps; version-- > 0;) {
+		const struct maps *maps = pull->maps[version];
+		for (size_t i = 0; maps && i < maps->n; i++)
+			if (maps->mappings[i].file && is_jit_dump(maps->mappings[i].name))
+				return maps->mappings[i].file;
+	}
+	return NULL;
 }
 
 static void work_build(void *context)
@@ -249,7 +276,15 @@ static void work_build(void *context)
 			  pull->about.pid);
 		return;
 	}
-	symbolize_profile(pull->pipeline->symbolize, profile, clock_monotonic_ns() + SYMBOLIZE_SECONDS * NS_PER_S);
+	profile->target = (struct profile_target){
+		.root_fd = pull->about.place.root_fd,
+		.inner_pid = pull->about.place.inner_pid,
+		.user = pull->about.place.user,
+		.jit_dump = find_jit_dump(pull),
+	};
+	symbolize_profile(pull->pipeline->symbolize, profile,
+			  pull->request.no_symbols ? SYMBOLIZE_BUILD_IDS : SYMBOLIZE_ALL,
+			  clock_monotonic_ns() + SYMBOLIZE_SECONDS * NS_PER_S);
 	describe(pull, profile, cut);
 	pprof_encode(profile, &pull->bytes, &pull->n_bytes, &pull->err);
 	profile_free(profile);
@@ -279,6 +314,7 @@ static void take_about(struct pull *pull, const struct target *target)
 	pull->about.frequency_hz = target->frequency_hz;
 	pull->about.cycles = target->event == SPROF__CONTROL__EVENT__EVENT_CYCLES;
 	pull->about.periods_known = target->periods_known;
+	pull->about.place = target->place;
 	memcpy(pull->about.comm, target->process.comm, sizeof(pull->about.comm));
 	memcpy(pull->about.cgroup, target->cgroup, sizeof(pull->about.cgroup));
 	memcpy(pull->about.note, target->note, sizeof(pull->about.note));

@@ -18,6 +18,8 @@ static void free_target(struct target *target)
 		event_free(target->drop_timer);
 	if (target->pidfd >= 0)
 		close(target->pidfd);
+	if (target->place.root_fd >= 0)
+		close(target->place.root_fd);
 	arming_close(target->arming);
 	target_unwind_end(target);
 	if (target->holds_slot) {
@@ -42,6 +44,7 @@ struct target *target_new(struct pipeline *pipeline, const struct target_request
 		.references = 1,
 		.pid = request->pid,
 		.pidfd = -1,
+		.place = PROCESS_PLACE_UNKNOWN,
 		.owner = request->requester,
 		.ephemeral = request->ephemeral,
 		.state = SPROF__CONTROL__TARGET_STATE__TARGET_ARMING,

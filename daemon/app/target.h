@@ -19,6 +19,7 @@
 #include "bpf/table.h"
 #include "collect/arming.h"
 #include "collect/process.h"
+#include "collect/process_place.h"
 #include "collect/unwind_maps.h"
 #include "control.pb-c.h"
 #include "store/store.h"
@@ -67,8 +68,9 @@ struct target {
 	struct event *exit_event; /* on pidfd */
 	struct process process;
 	char cgroup[CGROUP_BYTES];
-	struct requester owner; /* who attached it */
-	bool ephemeral;         /* attached for the seconds of pulls only */
+	struct process_place place; /* set by the attach, then constant; root_fd is ours */
+	struct requester owner;     /* who attached it */
+	bool ephemeral;             /* attached for the seconds of pulls only */
 	struct target *
 		before; /* of an ephemeral one: the same process's retained profile, which comes back after it; a reference */
 	bool has_user; /* all that was sampled was wholly this user's own */

@@ -91,6 +91,7 @@ static void work_attach(void *context)
 		return;
 	process_read_image(request->pid, &job->target->image);
 	process_cgroup(request->pid, job->cgroup, sizeof(job->cgroup));
+	process_place_read(request->pid, &job->place);
 	int r = proc_maps_read(request->pid, job->target->pipeline->files, &job->maps);
 	if (r == -EACCES || r == -EPERM) {
 		error_set(&job->err, EACCES,
@@ -127,6 +128,8 @@ static void done_attach(struct target_job *job)
 	target->user_group = job->user_group;
 	target->threads = job->threads;
 	memcpy(target->cgroup, job->cgroup, sizeof(target->cgroup));
+	target->place = job->place;
+	job->place = PROCESS_PLACE_UNKNOWN;
 	take_baselines(target, job);
 	target_unwind(target, maps_ref(job->maps));
 	(void)address_space_update(&target->space, 0, TAKE_PTR(job->maps), 0);

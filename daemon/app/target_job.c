@@ -15,6 +15,7 @@ struct target_job *target_job_new(struct target *target, target_fn done, void *c
 	job->done = done;
 	job->context = context;
 	job->pidfd = -1;
+	job->place = PROCESS_PLACE_UNKNOWN;
 	job->request.requester = target->owner;
 	return job;
 }
@@ -27,6 +28,8 @@ void target_job_finish(struct target_job *job)
 	maps_unref(job->maps);
 	if (job->pidfd >= 0)
 		close(job->pidfd);
+	if (job->place.root_fd >= 0)
+		close(job->place.root_fd);
 	arming_close(job->arming);
 	free(job->baselines);
 	free(job->table);

@@ -14,6 +14,7 @@ struct target_job {
 	int pidfd;
 	struct process process;
 	char cgroup[CGROUP_BYTES];
+	struct process_place place;
 	struct maps *maps;
 	uint32_t version;
 	uint64_t spent_ns; /* on reading the mappings */

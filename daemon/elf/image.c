@@ -113,6 +113,11 @@ bool image_has_symbols(const struct image *image)
 	return image->own.symbols.n > 0 || image->mini.symbols.n > 0 || image->debug.symbols.n > 0 || image->has_dwarf;
 }
 
+bool image_has_debug(const struct image *image)
+{
+	return image->has_dwarf;
+}
+
 size_t image_bytes(const struct image *image)
 {
 	size_t n = image->own.symbols.n + image->mini.symbols.n + image->debug.symbols.n;

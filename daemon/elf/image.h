@@ -20,8 +20,9 @@ void image_free(struct image *image); /* NULL is fine */
 
 const char *image_build_id(const struct image *image); /* lower-case hex; "": none */
 bool image_has_symbols(
-	const struct image *image);            /* of whatever kind: false means that nothing will ever have a name */
-size_t image_bytes(const struct image *image); /* of memory */
+	const struct image *image);              /* of whatever kind: false means that nothing will ever have a name */
+bool image_has_debug(const struct image *image); /* debug information, its own or attached */
+size_t image_bytes(const struct image *image);   /* of memory */
 
 const struct links *
 image_links(const struct image *image); /* where more about it may be; as of what was attached last */

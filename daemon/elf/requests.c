@@ -91,6 +91,17 @@ static void make_room(struct requests *requests, size_t bytes)
 	}
 }
 
+static void describe(const struct image *image, Sprof__Reader__Opened *ret)
+{
+	const struct links *links = image_links(image);
+	ret->build_id = (char *)image_build_id(image);
+	ret->has_symbols = image_has_symbols(image);
+	ret->wants_debug = !image_has_debug(image);
+	ret->debug_link = (char *)links->debug_link;
+	ret->alt_link = (char *)links->alt_link;
+	ret->alt_build_id = (char *)links->alt_build_id;
+}
+
 static int handle_open(struct requests *requests, uint64_t file_id, int fd, Sprof__Reader__Opened *ret)
 {
 	_cleanup_close_ int owned = fd;
@@ -106,9 +117,25 @@ static int handle_open(struct requests *requests, uint64_t file_id, int fd, Spro
 		file = &requests->files[requests->n++];
 		*file = (struct open_file){.file_id = file_id, .used = ++requests->clock, .image = image};
 	}
-	ret->build_id = (char *)image_build_id(file->image);
-	ret->has_symbols = image_has_symbols(file->image);
+	describe(file->image, ret);
 	return 0;
+}
+
+/* ENOENT has one meaning for sprofd here: try another file. That this one is no longer open, it notices when it asks next. */
+static int handle_attach(struct requests *requests, uint64_t file_id, const Sprof__Reader__Attach *in, int fd,
+			 Sprof__Reader__Opened *ret)
+{
+	_cleanup_close_ int owned = fd;
+	struct open_file *file = find_file(requests, file_id);
+	if (owned < 0)
+		return -EBADMSG;
+	if (!file)
+		return -ENOENT;
+	bool alt = in->kind == SPROF__READER__ATTACH__KIND__SUPPLEMENTARY;
+	int r = image_attach(file->image, alt ? ATTACH_ALT : ATTACH_DEBUG, TAKE_FD(owned));
+	if (r == 0)
+		describe(file->image, ret);
+	return r;
 }
 
 static char *keep_text(struct requests *requests, const char *text)
@@ -278,6 +305,10 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 		r = -EBADMSG;
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_OPEN) {
 		r = handle_open(requests, request->file_id, TAKE_FD(owned), &opened);
+		answer.what_case = SPROF__READER__REPLY__WHAT_OPENED;
+		answer.opened = &opened;
+	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_ATTACH) {
+		r = handle_attach(requests, request->file_id, request->attach, TAKE_FD(owned), &opened);
 		answer.what_case = SPROF__READER__REPLY__WHAT_OPENED;
 		answer.opened = &opened;
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_SYMBOLIZE) {

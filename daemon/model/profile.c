@@ -15,6 +15,7 @@ struct profile *profile_new(size_t budget_bytes)
 		return NULL;
 	arena_init(&profile->arena, budget_bytes);
 	profile->cgroup = "";
+	profile->target.root_fd = -1;
 	return profile;
 }
 

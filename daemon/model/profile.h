@@ -45,6 +45,14 @@ struct profile_sample {
 	const uint32_t *locations; /* indices, leaf first */
 };
 
+/* Where more names of the sampled process may be found. Borrowed, as long as the profile lives. */
+struct profile_target {
+	int root_fd;           /* its root directory (O_PATH); -1: unknown */
+	uint32_t inner_pid;    /* its number in its own pid namespace; 0: unknown */
+	uint32_t user;         /* its owner: whose files are believed */
+	struct file *jit_dump; /* the jitdump that it maps; NULL: none */
+};
+
 struct profile {
 	struct arena arena;
 	size_t n_mappings, n_locations, n_samples, n_comments;
@@ -52,6 +60,7 @@ struct profile {
 	struct profile_location *locations;
 	struct profile_sample *samples;
 	const char **comments;
+	struct profile_target target;
 	uint32_t pid;
 	const char *cgroup;    /* the target's control group, or "" */
 	uint64_t time_unix_ns; /* when it begins */

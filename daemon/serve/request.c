@@ -10,9 +10,10 @@
 
 enum { MAX_SECONDS = 86400 };
 #define TARGETS_PREFIX "/v1/targets/"
-#define ROUTES                                                                                                   \
-	"GET /debug/pprof/, GET /debug/pprof/profile?pid=N[&seconds=S], GET|POST /v1/targets, GET|DELETE|PATCH " \
-	"/v1/targets/PID, "                                                                                      \
+#define ROUTES                                                                                              \
+	"GET /debug/pprof/, GET /debug/pprof/profile?pid=N[&seconds=S][&symbols=0], GET|POST /v1/targets, " \
+	"GET|DELETE|PATCH "                                                                                 \
+	"/v1/targets/PID, "                                                                                 \
 	"GET /v1/status, GET /metrics"
 
 /* What each method does to a path. HEAD is served as GET wherever GET is. */
@@ -103,26 +104,46 @@ static int find_action(const struct route *route, enum method method, enum actio
 	return -ENOENT;
 }
 
-/* One name=value of the query of a pull. */
-static int parse_pull_parameter(const char *text, size_t length, struct serve_pull *pull, struct error *err)
+enum pull_parameter { PULL_PID, PULL_SECONDS, PULL_SYMBOLS, PULL_PARAMETERS };
+
+static enum pull_parameter pull_parameter_of(const char *name, size_t length)
+{
+	static const char *const names[PULL_PARAMETERS] = {"pid", "seconds", "symbols"};
+	enum pull_parameter parameter = 0;
+	while (parameter < PULL_PARAMETERS &&
+	       (strlen(names[parameter]) != length || memcmp(names[parameter], name, length) != 0))
+		parameter++;
+	return parameter;
+}
+
+/* One name=value of the query of a pull. seen: which were there before, a bit each. */
+static int parse_pull_parameter(const char *text, size_t length, struct serve_pull *pull, unsigned *seen,
+				struct error *err)
 {
 	const char *equals = memchr(text, '=', length);
 	size_t name_length = equals ? (size_t)(equals - text) : length;
 	const char *value = equals ? equals + 1 : text + length;
 	size_t value_length = (size_t)(text + length - value);
-	bool is_pid = name_length == 3 && memcmp(text, "pid", 3) == 0;
-	bool is_seconds = name_length == 7 && memcmp(text, "seconds", 7) == 0;
-	if (!is_pid && !is_seconds) {
-		error_set(err, EINVAL, "unknown parameter \"%.*s\": there are pid and seconds",
+	enum pull_parameter parameter = pull_parameter_of(text, name_length);
+	if (parameter == PULL_PARAMETERS) {
+		error_set(err, EINVAL, "unknown parameter \"%.*s\": there are pid, seconds and symbols",
 			  (int)(name_length < 40 ? name_length : 40), text);
 		return 400;
 	}
-	if (is_pid ? pull->pid != 0 : pull->has_seconds) {
-		error_set(err, EINVAL, "%s is given twice", is_pid ? "pid" : "seconds");
+	if (*seen & 1U << parameter) {
+		error_set(err, EINVAL, "%.*s is given twice", (int)name_length, text);
 		return 400;
 	}
-	if (is_pid)
+	*seen |= 1U << parameter;
+	if (parameter == PULL_PID)
 		return parse_bounded("pid", value, value_length, BODY_MAX_PID, &pull->pid, err);
+	if (parameter == PULL_SYMBOLS) {
+		pull->no_symbols = value_length == 1 && value[0] == '0';
+		if (pull->no_symbols || (value_length == 1 && value[0] == '1'))
+			return 0;
+		error_set(err, EINVAL, "symbols is 1 (the default) or 0");
+		return 400;
+	}
 	pull->has_seconds = true;
 	return parse_bounded("seconds", value, value_length, MAX_SECONDS, &pull->seconds, err);
 }
@@ -130,9 +151,10 @@ static int parse_pull_parameter(const char *text, size_t length, struct serve_pu
 static int parse_pull(const char *query, struct serve_pull *ret, struct error *err)
 {
 	struct serve_pull pull = {0};
+	unsigned seen = 0;
 	for (const char *text = query; text && *text;) {
 		size_t length = strcspn(text, "&");
-		int status = parse_pull_parameter(text, length, &pull, err);
+		int status = parse_pull_parameter(text, length, &pull, &seen, err);
 		if (status)
 			return status;
 		text += length + (text[length] == '&');

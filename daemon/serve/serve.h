@@ -52,6 +52,7 @@ struct serve_pull {
 	uint32_t pid;
 	bool has_seconds;
 	uint32_t seconds; /* 1 .. 86,400 when has_seconds */
+	bool no_symbols;  /* symbols=0: mappings with build ids, but no names */
 };
 
 /* The numbers are checked against the interface's own limits already (pid 1 .. 2^22, frequency_hz 0 .. 1,000,000, a known event). */

@@ -11,6 +11,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "symbolize/cache.h"
+#include "symbolize/debug_search.h"
 #include "symbolize/reader.h"
 #include "symbolize/unwind_memfd.h"
 
@@ -36,6 +37,7 @@ struct file_state {
 struct file_names {
 	struct cache *cache;
 	struct reader *reader;
+	struct opener *opener;
 	struct file_state *files; /* oldest first */
 	_Atomic uint64_t cached_bytes;
 };
@@ -47,7 +49,8 @@ struct file_names *file_names_new(const struct symbolize_options *options)
 		return NULL;
 	names->cache = cache_new(options->cache_bytes);
 	names->reader = reader_new(options->reader_path, options->reader_timeout_ms);
-	if (!names->cache || !names->reader) {
+	names->opener = opener_new();
+	if (!names->cache || !names->reader || !names->opener) {
 		file_names_free(names);
 		return NULL;
 	}
@@ -67,6 +70,7 @@ void file_names_free(struct file_names *names)
 	while (names->files)
 		forget(names, names->files);
 	reader_free(names->reader);
+	opener_free(names->opener);
 	cache_free(names->cache);
 	free(names);
 }
@@ -158,8 +162,26 @@ static int take_opened(struct file_names *names, struct file_state *file, const 
 	return -EAGAIN;
 }
 
+/* What the file lacks may be elsewhere. Only what is wrong with the reader is an error. */
+static int search(struct file_names *names, const struct named_file *in, uint64_t deadline_ns,
+		  struct protocol_reply *opened)
+{
+	if (in->kind != PROTOCOL_ELF || opened->kind != REPLY_OPENED)
+		return 0;
+	struct debug_search search = {
+		.reader = names->reader,
+		.opener = names->opener,
+		.file_id = in->id,
+		.root_fd = in->root_fd,
+		.path = in->path,
+		.deadline_ns = deadline_ns,
+	};
+	return debug_search_run(&search, opened);
+}
+
 /* 0: the file is open in the reader, or nameless; -EAGAIN. */
-static int open_file(struct file_names *names, struct file_state *file, int fd, uint64_t deadline_ns)
+static int open_file(struct file_names *names, struct file_state *file, const struct named_file *in,
+		     uint64_t deadline_ns)
 {
 	if (file->nameless)
 		return 0;
@@ -169,26 +191,29 @@ static int open_file(struct file_names *names, struct file_state *file, int fd, 
 	if (r < 0 || file->open_in == reader_epoch(names->reader))
 		return r;
 	struct protocol_reply reply;
-	r = reader_open(names->reader, file->file_id, fd, deadline_ns, &reply);
+	r = reader_open(names->reader, file->file_id, in->kind, in->fd, deadline_ns, &reply);
 	if (r < 0)
 		return judge(file, r);
-	r = take_opened(names, file, &reply);
+	r = search(names, in, deadline_ns, &reply);
+	if (r < 0)
+		r = judge(file, r);
+	else
+		r = take_opened(names, file, &reply);
 	protocol_reply_free(&reply);
 	return r;
 }
 
-int file_names_build_id(struct file_names *names, uint64_t file_id, int fd, uint64_t deadline_ns, char *ret)
+int file_names_build_id(struct file_names *names, const struct named_file *in, uint64_t deadline_ns, char *ret)
 {
-	struct file_state *file = state_of(names, file_id);
-	int r = file ? open_file(names, file, fd, deadline_ns) : -EAGAIN;
+	struct file_state *file = state_of(names, in->id);
+	int r = file ? open_file(names, file, in, deadline_ns) : -EAGAIN;
 	if (r == 0)
 		memcpy(ret, file->build_id, sizeof(file->build_id));
 	return r;
 }
 
 struct question {
-	uint64_t file_id;
-	int fd;
+	const struct named_file *in;
 	const uint64_t *file_offsets;
 	uint64_t deadline_ns;
 	file_names_found *found;
@@ -199,7 +224,7 @@ static void take_names(struct file_names *names, const struct question *question
 		       const struct protocol_reply *reply)
 {
 	for (size_t i = 0; i < reply->n; i++) {
-		cache_add(names->cache, question->file_id, question->file_offsets[indices[i]], reply->frames[i].lines,
+		cache_add(names->cache, question->in->id, question->file_offsets[indices[i]], reply->frames[i].lines,
 			  reply->frames[i].n);
 		question->found(question->context, indices[i], reply->frames[i].lines, reply->frames[i].n);
 	}
@@ -215,7 +240,7 @@ static int ask(struct file_names *names, struct file_state *file, const struct q
 	for (size_t i = 0; i < n_batch; i++)
 		offsets[i] = question->file_offsets[indices[i]];
 	for (int attempt = 0; attempt < 2; attempt++) {
-		int r = open_file(names, file, question->fd, question->deadline_ns);
+		int r = open_file(names, file, question->in, question->deadline_ns);
 		if (r < 0)
 			return r;
 		if (file->nameless) {
@@ -244,23 +269,32 @@ static int ask(struct file_names *names, struct file_state *file, const struct q
 	return -EAGAIN;
 }
 
-size_t file_names_find(struct file_names *names, uint64_t file_id, int fd, const uint64_t *file_offsets, size_t n,
+static int compare_offsets(const void *left, const void *right, void *context)
+{
+	const uint64_t *offsets = context;
+	uint64_t a = offsets[*(const size_t *)left], b = offsets[*(const size_t *)right];
+	return (a > b) - (a < b);
+}
+
+size_t file_names_find(struct file_names *names, const struct named_file *in, const uint64_t *file_offsets, size_t n,
 		       uint64_t deadline_ns, file_names_found *found, void *context)
 {
-	struct question question = {file_id, fd, file_offsets, deadline_ns, found, context};
+	struct question question = {in, file_offsets, deadline_ns, found, context};
 	_cleanup_free_ size_t *missing = reallocarray(NULL, n ? n : 1, sizeof(*missing));
-	struct file_state *file = state_of(names, file_id);
+	struct file_state *file = state_of(names, in->id);
 	if (!missing || !file)
 		return n;
 	size_t n_missing = 0;
 	for (size_t i = 0; i < n; i++) {
 		const struct profile_line *lines = NULL;
 		uint32_t n_lines = 0;
-		if (cache_find(names->cache, file_id, file_offsets[i], &lines, &n_lines))
+		if (cache_find(names->cache, in->id, file_offsets[i], &lines, &n_lines))
 			found(context, i, lines, n_lines);
 		else
 			missing[n_missing++] = i;
 	}
+	/* In the file's order: what the reader has worked out for one serves the next. */
+	qsort_r(missing, n_missing, sizeof(missing[0]), compare_offsets, (void *)file_offsets);
 	size_t done = 0, answered = 0;
 	while (done < n_missing && ask(names, file, &question, missing + done, n_missing - done, &answered) == 0)
 		done += answered;

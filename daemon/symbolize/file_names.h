@@ -4,6 +4,7 @@
 #include <stdint.h>
 
 #include "model/unwind_table.h"
+#include "symbolize/protocol.h"
 #include "symbolize/symbolize.h"
 
 struct file_names;
@@ -12,14 +13,23 @@ struct file_names *file_names_new(const struct symbolize_options *options);     
 void file_names_free(struct file_names *names);                                           /* NULL is fine */
 void file_names_get_status(const struct file_names *names, struct symbolize_status *ret); /* thread: any */
 
+/* A file that is asked about. */
+struct named_file {
+	uint64_t id;
+	int fd;
+	enum protocol_file kind;
+	int root_fd; /* of the target that maps it: where its debug files may be; -1: nowhere but in our own root */
+	const char *path; /* in that root; may be "" */
+};
+
 /* Learns the build id of a file by opening it in the reader, unless that is known to be in vain: into ret, "" when it has none.
  * 0; -EAGAIN: not now. ret has BUILD_ID_HEX_BYTES. */
-int file_names_build_id(struct file_names *names, uint64_t file_id, int fd, uint64_t deadline_ns, char *ret);
+int file_names_build_id(struct file_names *names, const struct named_file *file, uint64_t deadline_ns, char *ret);
 
 /* Calls found for each of the n offsets whose functions are known now, 0 functions when it is known to have no name. Returns how many
  * were not looked at: the deadline came, or the file is being left alone. lines are valid during the call. */
 typedef void file_names_found(void *context, size_t index, const struct profile_line *lines, uint32_t n);
-size_t file_names_find(struct file_names *names, uint64_t file_id, int fd, const uint64_t *file_offsets, size_t n,
+size_t file_names_find(struct file_names *names, const struct named_file *file, const uint64_t *file_offsets, size_t n,
 		       uint64_t deadline_ns, file_names_found *found, void *context);
 
 /* As symbolize_unwind_table. What is remembered about failures is apart from that of names. */

@@ -9,14 +9,27 @@
 
 enum { ERROR_MAX = 4095 }; /* the kernel's bound of errno */
 
-size_t protocol_open(uint64_t sequence, uint64_t file_id, uint8_t *packet)
+size_t protocol_open(uint64_t sequence, uint64_t file_id, enum protocol_file kind, uint8_t *packet)
 {
 	Sprof__Reader__Open open = SPROF__READER__OPEN__INIT;
+	open.kind = (Sprof__Reader__Open__Kind)kind; /* the same numbers */
 	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
 	request.sequence = sequence;
 	request.file_id = file_id;
 	request.what_case = SPROF__READER__REQUEST__WHAT_OPEN;
 	request.open = &open;
+	return sprof__reader__request__pack(&request, packet);
+}
+
+size_t protocol_attach(uint64_t sequence, uint64_t file_id, enum protocol_attachment kind, uint8_t *packet)
+{
+	Sprof__Reader__Attach attach = SPROF__READER__ATTACH__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	attach.kind = (Sprof__Reader__Attach__Kind)kind;
+	request.sequence = sequence;
+	request.file_id = file_id;
+	request.what_case = SPROF__READER__REQUEST__WHAT_ATTACH;
+	request.attach = &attach;
 	return sprof__reader__request__pack(&request, packet);
 }
 
@@ -67,15 +80,38 @@ static int take_error(const Sprof__Reader__Reply *in, struct protocol_reply *rep
 	return 0;
 }
 
+_Static_assert((int)PROTOCOL_JITDUMP == (int)SPROF__READER__OPEN__KIND__JITDUMP &&
+		       (int)PROTOCOL_SUPPLEMENTARY == (int)SPROF__READER__ATTACH__KIND__SUPPLEMENTARY,
+	       "the same numbers");
+
+static int take_build_id(const char *in, char *ret)
+{
+	size_t length = strlen(in);
+	if (length > 2 * READER_BUILD_ID_MAX_BYTES || length % 2 != 0 || strspn(in, "0123456789abcdef") != length)
+		return -EBADMSG;
+	memcpy(ret, in, length + 1);
+	return 0;
+}
+
+static int take_link(const char *in, char *ret)
+{
+	size_t length = strlen(in);
+	if (length > READER_LINK_MAX_BYTES || !is_printable(in))
+		return -EBADMSG;
+	memcpy(ret, in, length + 1);
+	return 0;
+}
+
 static int take_opened(const Sprof__Reader__Opened *in, struct protocol_reply *reply)
 {
-	size_t length = strlen(in->build_id);
-	if (length > 2 * READER_BUILD_ID_MAX_BYTES || length % 2 != 0 ||
-	    strspn(in->build_id, "0123456789abcdef") != length)
+	if (take_build_id(in->build_id, reply->build_id) < 0 ||
+	    take_build_id(in->alt_build_id, reply->alt_build_id) < 0 ||
+	    take_link(in->debug_link, reply->debug_link) < 0 || take_link(in->alt_link, reply->alt_link) < 0 ||
+	    strchr(in->debug_link, '/'))
 		return -EBADMSG;
 	reply->kind = REPLY_OPENED;
 	reply->has_symbols = in->has_symbols;
-	memcpy(reply->build_id, in->build_id, length + 1);
+	reply->wants_debug = in->wants_debug;
 	return 0;
 }
 

@@ -16,6 +16,10 @@ struct protocol_reply {
 	/* REPLY_OPENED */
 	char build_id[2 * READER_BUILD_ID_MAX_BYTES + 1]; /* lower-case hex, or "" */
 	bool has_symbols;
+	bool wants_debug;                           /* it has no debug information of its own */
+	char debug_link[READER_LINK_MAX_BYTES + 1]; /* a file name without slash, or "" */
+	char alt_link[READER_LINK_MAX_BYTES + 1];   /* a path, or "" */
+	char alt_build_id[2 * READER_BUILD_ID_MAX_BYTES + 1];
 	/* REPLY_SYMBOLIZED */
 	void *message; /* owns the texts below */
 	size_t n;      /* answered offsets, the first n of those asked for; at least 1 */
@@ -30,7 +34,10 @@ struct protocol_reply {
 };
 
 /* The length of the request in packet, which has READER_MESSAGE_MAX_BYTES. n is at most READER_BATCH_MAX. */
-size_t protocol_open(uint64_t sequence, uint64_t file_id, uint8_t *packet);
+enum protocol_file { PROTOCOL_ELF, PROTOCOL_PERF_MAP, PROTOCOL_JITDUMP };
+size_t protocol_open(uint64_t sequence, uint64_t file_id, enum protocol_file kind, uint8_t *packet);
+enum protocol_attachment { PROTOCOL_DEBUG_FILE, PROTOCOL_SUPPLEMENTARY };
+size_t protocol_attach(uint64_t sequence, uint64_t file_id, enum protocol_attachment kind, uint8_t *packet);
 size_t protocol_symbolize(uint64_t sequence, uint64_t file_id, const uint64_t *file_offsets, size_t n, uint8_t *packet);
 
 size_t protocol_unwind_table(uint64_t sequence, uint64_t file_id, uint8_t *packet);
@@ -38,7 +45,7 @@ size_t protocol_unwind_table(uint64_t sequence, uint64_t file_id, uint8_t *packe
 /* In place of n_asked: it was UnwindTable. */
 #define PROTOCOL_ASKED_UNWIND_TABLE SIZE_MAX
 
-/* Checks and unpacks the reply to the request of sequence, which asked for n_asked offsets (0: it was Open). 0, and release *ret with
+/* Checks and unpacks the reply to the request of sequence, which asked for n_asked offsets (0: it was Open or Attach). 0, and release *ret with
  * protocol_reply_free; -EBADMSG: it is malformed, or answers something else, or is out of bounds; -ENOMEM. */
 int protocol_parse(const uint8_t *packet, size_t bytes, uint64_t sequence, size_t n_asked, struct protocol_reply *ret);
 void protocol_reply_free(struct protocol_reply *reply);

@@ -221,9 +221,17 @@ static int exchange(struct reader *reader, uint64_t file_id, size_t bytes, int f
 	return exchange_with(reader, file_id, bytes, &fd, fd >= 0, n_asked, deadline_ns, ret);
 }
 
-int reader_open(struct reader *reader, uint64_t file_id, int fd, uint64_t deadline_ns, struct protocol_reply *ret)
+int reader_open(struct reader *reader, uint64_t file_id, enum protocol_file kind, int fd, uint64_t deadline_ns,
+		struct protocol_reply *ret)
 {
-	size_t bytes = protocol_open(++reader->sequence, file_id, reader->packet);
+	size_t bytes = protocol_open(++reader->sequence, file_id, kind, reader->packet);
+	return exchange(reader, file_id, bytes, fd, 0, deadline_ns, ret);
+}
+
+int reader_attach(struct reader *reader, uint64_t file_id, enum protocol_attachment kind, int fd, uint64_t deadline_ns,
+		  struct protocol_reply *ret)
+{
+	size_t bytes = protocol_attach(++reader->sequence, file_id, kind, reader->packet);
 	return exchange(reader, file_id, bytes, fd, 0, deadline_ns, ret);
 }
 

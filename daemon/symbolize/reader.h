@@ -27,10 +27,13 @@ uint32_t reader_epoch(const struct reader *reader);
  * -ECONNRESET, -ETIMEDOUT: it died of, or took too long for, the earlier request, which was about *ret_culprit. */
 int reader_prepare(struct reader *reader, uint64_t deadline_ns, uint64_t *ret_culprit);
 
-/* After reader_prepare gave 0. fd: sent along with Open, stays the caller's. 0, and release *ret with protocol_reply_free;
+/* After reader_prepare gave 0. fd: sent along with Open and Attach, stays the caller's. 0, and release *ret with protocol_reply_free;
  * -ETIME: deadline_ns came first, the reply is left to the next reader_prepare; -ECONNRESET: it died; -ETIMEDOUT: too slow, killed;
  * -EBADMSG: malformed reply, killed; -ENOMEM. */
-int reader_open(struct reader *reader, uint64_t file_id, int fd, uint64_t deadline_ns, struct protocol_reply *ret);
+int reader_open(struct reader *reader, uint64_t file_id, enum protocol_file kind, int fd, uint64_t deadline_ns,
+		struct protocol_reply *ret);
+int reader_attach(struct reader *reader, uint64_t file_id, enum protocol_attachment kind, int fd, uint64_t deadline_ns,
+		  struct protocol_reply *ret);
 /* fds: the file, and a memfd for the table; both stay the caller's. */
 int reader_unwind_table(struct reader *reader, uint64_t file_id, const int fds[READER_FDS_MAX], uint64_t deadline_ns,
 			struct protocol_reply *ret);

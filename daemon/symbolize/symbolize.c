@@ -61,6 +61,7 @@ void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret)
 struct pass {
 	struct symbolize *symbolize;
 	struct profile *profile;
+	enum symbolize_what what;
 	uint64_t deadline_ns;
 	struct strings strings; /* names that are in the profile's arena already */
 	/* The locations of the mapping at hand. */
@@ -104,6 +105,8 @@ static void take_found(void *context, size_t index, const struct profile_line *l
 /* What has no lines yet gets the one name. */
 static void fall_back(struct pass *pass, const char *name)
 {
+	if (pass->what != SYMBOLIZE_ALL)
+		return;
 	for (size_t i = 0; i < pass->n; i++) {
 		if (pass->profile->locations[pass->locations[i]].n_lines == 0)
 			set_name(pass, pass->locations[i], name);
@@ -111,8 +114,10 @@ static void fall_back(struct pass *pass, const char *name)
 }
 
 /* Looks all locations up in a file. */
-static void name_by_reader(struct pass *pass, uint64_t file_id, int fd)
+static void name_by_reader(struct pass *pass, const struct named_file *file)
 {
+	if (pass->what != SYMBOLIZE_ALL)
+		return;
 	_cleanup_free_ uint64_t *offsets = reallocarray(NULL, pass->n ? pass->n : 1, sizeof(*offsets));
 	if (!offsets) {
 		pass->profile->missing_names += pass->n;
@@ -120,8 +125,8 @@ static void name_by_reader(struct pass *pass, uint64_t file_id, int fd)
 	}
 	for (size_t i = 0; i < pass->n; i++)
 		offsets[i] = pass->profile->locations[pass->locations[i]].file_offset;
-	pass->profile->missing_names += file_names_find(pass->symbolize->files, file_id, fd, offsets, pass->n,
-							pass->deadline_ns, take_found, pass);
+	pass->profile->missing_names +=
+		file_names_find(pass->symbolize->files, file, offsets, pass->n, pass->deadline_ns, take_found, pass);
 }
 
 /* pprof cannot look for a file of such a name, so what we do not name has no name ever. */
@@ -139,14 +144,19 @@ static void name_file(struct pass *pass, struct profile_mapping *mapping)
 {
 	struct file *file = mapping->file;
 	if (!file || file->fd < 0) {
-		pass->profile->missing_names += is_hopeless(mapping->name) ? 0 : pass->n;
+		pass->profile->missing_names +=
+			pass->what == SYMBOLIZE_BUILD_IDS || is_hopeless(mapping->name) ? 0 : pass->n;
 	} else {
 		char build_id[BUILD_ID_HEX_BYTES] = "";
+		struct named_file named = {.id = file->id,
+					   .fd = file->fd,
+					   .root_fd = pass->profile->target.root_fd,
+					   .path = mapping->name};
 		pthread_mutex_lock(&pass->symbolize->lock);
 		if (!file_build_id(file) &&
-		    file_names_build_id(pass->symbolize->files, file->id, file->fd, pass->deadline_ns, build_id) == 0)
+		    file_names_build_id(pass->symbolize->files, &named, pass->deadline_ns, build_id) == 0)
 			file_set_build_id(file, build_id);
-		name_by_reader(pass, file->id, file->fd);
+		name_by_reader(pass, &named);
 		pthread_mutex_unlock(&pass->symbolize->lock);
 	}
 	if (file && file_build_id(file))
@@ -167,10 +177,11 @@ static void name_vdso(struct pass *pass, struct profile_mapping *mapping)
 	struct symbolize *symbolize = pass->symbolize;
 	if (is_our_vdso(symbolize, mapping)) {
 		char build_id[BUILD_ID_HEX_BYTES] = "";
+		struct named_file vdso = {
+			.id = SYMBOLIZE_VDSO_FILE_ID, .fd = symbolize->vdso_fd, .root_fd = -1, .path = ""};
 		pthread_mutex_lock(&symbolize->lock);
-		(void)file_names_build_id(symbolize->files, SYMBOLIZE_VDSO_FILE_ID, symbolize->vdso_fd,
-					  pass->deadline_ns, build_id);
-		name_by_reader(pass, SYMBOLIZE_VDSO_FILE_ID, symbolize->vdso_fd);
+		(void)file_names_build_id(symbolize->files, &vdso, pass->deadline_ns, build_id);
+		name_by_reader(pass, &vdso);
 		pthread_mutex_unlock(&symbolize->lock);
 		const char *kept = strings_text(&pass->strings, build_id);
 		if (kept)
@@ -182,7 +193,7 @@ static void name_vdso(struct pass *pass, struct profile_mapping *mapping)
 static void name_kernel(struct pass *pass)
 {
 	char name[KERNEL_NAME_MAX_BYTES];
-	for (size_t i = 0; i < pass->n; i++) {
+	for (size_t i = 0; pass->what == SYMBOLIZE_ALL && i < pass->n; i++) {
 		uint32_t location = pass->locations[i];
 		if (kernel_names_find(pass->symbolize->kernel, pass->profile->locations[location].file_offset, name))
 			set_name(pass, location, name);
@@ -261,9 +272,10 @@ static int group_by_mapping(const struct profile *profile, struct groups *groups
 	return 0;
 }
 
-void symbolize_profile(struct symbolize *symbolize, struct profile *profile, uint64_t deadline_ns)
+void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enum symbolize_what what,
+		       uint64_t deadline_ns)
 {
-	struct pass pass = {.symbolize = symbolize, .profile = profile, .deadline_ns = deadline_ns};
+	struct pass pass = {.symbolize = symbolize, .profile = profile, .what = what, .deadline_ns = deadline_ns};
 	struct groups groups = {};
 	if (group_by_mapping(profile, &groups) < 0) {
 		profile->missing_names += profile->n_locations;

@@ -39,7 +39,12 @@ void symbolize_free(struct symbolize *symbolize); /* ends the reader and reaps i
  * could not be named stays without lines (mapping + address, which pprof can still symbolize), until deadline_ns (CLOCK_MONOTONIC).
  * Locations of mappings without file: the kernel by kallsyms, [vdso] by the reader, others stay without lines except that
  * anonymous and special mappings get one line with the name "[anon]" or the mapping's own name, since pprof can never name them. */
-void symbolize_profile(struct symbolize *symbolize, struct profile *profile, uint64_t deadline_ns);
+enum symbolize_what {
+	SYMBOLIZE_ALL,
+	SYMBOLIZE_BUILD_IDS, /* of the mappings' files alone: no lines */
+};
+void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enum symbolize_what what,
+		       uint64_t deadline_ns);
 
 /* The unwind table of the file of that number, which fd reads (SYMBOLIZE_VDSO_FILE_ID: of the vdso of 64-bit processes, without fd: file offsets
  * count from where it is mapped). At most max_bytes are taken, CFI_MAX_TABLE_BYTES at the most. It is not kept here: release *ret

@@ -26,7 +26,7 @@ class Pprof(Case):
         self.assertIn("samples/count cpu/nanoseconds[dflt]", raw)
         counted = sum(int(line.split()[0]) for line in re.findall(r"(?m)^ +\d+ +\d+: .*$", raw))
         self.assertEqual(counted, profile.count(), "pprof and the test's own reader disagree")
-        top = pprof("-top", self.path)
+        top = pprof("-top", "-noinlines", self.path)
         self.assertIn("Type: cpu", top)
         lines = [line.split()[-1] for line in top.splitlines() if re.match(r"\s+[\d.]+m?s\s", line)]
         self.assertEqual(lines[0], "a_heavy", top)
@@ -34,6 +34,35 @@ class Pprof(Case):
         self.assertIn("<svg", pprof("-svg", self.path))
         self.assertIn("drive", pprof("-peek", "a_heavy", self.path))
         self.assertNotIn("a_heavy", pprof("-top", "-focus", "c_light", self.path))
+
+    def test_sources(self):
+        """What people ask of lines and addresses."""
+        target = Target(self, "spin")
+        profile = self.pull(target, 1.5)
+        main = profile.mappings[0]
+        self.assertTrue(main.has_functions and main.has_filenames and main.has_line_numbers, main)
+        listing = pprof("-list", "^a_heavy$", self.path)
+        self.assertRegex(listing, r"ROUTINE =+ a_heavy in .*/tests/targets/spin.c")
+        # Of the lines of its source those in which time was spent have a figure.
+        self.assertRegex(listing, r"(?m)^ +(\.|[\d.]+m?s) +[\d.]+m?s +\d+:.*target_burn")
+        self.assertRegex(pprof("-top", "-lines", self.path), r"a_heavy .*spin.c:\d+")
+        self.assertIn("a_heavy", pprof("-peek", "a_heavy", self.path))
+        self.assertIn("<html>", pprof("-weblist", "^a_heavy$", self.path))
+        self.assertRegex(pprof("-top", "-addresses", self.path), r"[0-9a-f]{12,} .*a_heavy.*spin.c:\d+")
+        self.assertIn("a_heavy", pprof("-disasm", "^a_heavy$", harness.TARGETS / "spin", self.path))
+
+    def test_without_names(self):
+        """They are found elsewhere then, by whoever has the files."""
+        target = Target(self, "spin")
+        self.daemon.attach(target.pid, 999)
+        harness.let_run(target.pid, 1)
+        self.daemon.ok("pull", target.pid, "--no-symbols", f"--output={self.path}")
+        profile = harness.Profile(self.path.read_bytes()).validate()
+        self.assertEqual([location for sample in profile.samples for location in sample.locations if location.lines], [])
+        self.assertRegex(profile.mappings[0].build_id, "^[0-9a-f]{40}$")
+        self.assertFalse(profile.mappings[0].has_functions)
+        self.assertIn("without names", "\n".join(profile.comments))
+        self.assertIn("a_heavy", pprof("-top", "-noinlines", self.path), "pprof finds the file where it was")
 
     def test_the_checker_agrees(self):
         """profile_check is written in C, by another hand."""

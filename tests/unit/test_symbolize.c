@@ -107,7 +107,7 @@ static struct file *intern_hostile(const char *word)
 
 static void complete(unsigned budget_ms)
 {
-	symbolize_profile(symbolize, profile, clock_monotonic_ns() + budget_ms * NS_PER_MS);
+	symbolize_profile(symbolize, profile, SYMBOLIZE_ALL, clock_monotonic_ns() + budget_ms * NS_PER_MS);
 }
 
 static void expect(const struct profile_location *location, const char *name)
@@ -497,7 +497,7 @@ END_TEST
 static void *complete_one(void *data)
 {
 	struct profile *mine = data;
-	symbolize_profile(symbolize, mine, clock_monotonic_ns() + 20 * NS_PER_S);
+	symbolize_profile(symbolize, mine, SYMBOLIZE_ALL, clock_monotonic_ns() + 20 * NS_PER_S);
 	return NULL;
 }
 

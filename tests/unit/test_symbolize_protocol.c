@@ -82,7 +82,7 @@ START_TEST(requests_as_the_reader_reads_them)
 	ck_assert_uint_eq(request->symbolize->n_file_offset, READER_BATCH_MAX);
 	ck_assert_mem_eq(request->symbolize->file_offset, offsets, sizeof(offsets));
 	sprof__reader__request__free_unpacked(request, NULL);
-	bytes = protocol_open(1, 2, packet);
+	bytes = protocol_open(1, 2, PROTOCOL_ELF, packet);
 	request = sprof__reader__request__unpack(NULL, bytes, packet);
 	ck_assert_ptr_nonnull(request);
 	ck_assert_int_eq(request->what_case, SPROF__READER__REQUEST__WHAT_OPEN);
