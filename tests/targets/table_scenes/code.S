@@ -52,6 +52,9 @@
 	/* A stack switch (SETS_SP): it looks as if it could be walked. */
 	framed scene_switch
 
+	/* A frame that shows a trampoline's entry as if it were a return address would be looked up one byte before. */
+	framed scene_before_trampoline
+
 	/* Where hijacked returns lead. One loop for each distance of sp to the caller's; in the last ones rbp is the trampoline's own. */
 	.globl scene_trampoline, scene_trampoline_end
 	.type scene_trampoline, @function

@@ -78,7 +78,7 @@ static void add_ranges(void)
 	add_range(SPROF_RANGE_TRAMPOLINE, part[3], part[4], 8, SPROF_CFA_SP, -8);
 	add_range(SPROF_RANGE_TRAMPOLINE, part[4], part[5], 8, SPROF_CFA_FP, -8);
 	add_range(SPROF_RANGE_STACK_TOP, address_of(scene_stack_top), address_of(scene_native_top), 0, 0, 0);
-	add_range(SPROF_RANGE_SETS_SP, address_of(scene_switch), address_of(scene_trampoline), 0, 0, 0);
+	add_range(SPROF_RANGE_SETS_SP, address_of(scene_switch), address_of(scene_before_trampoline), 0, 0, 0);
 }
 
 void scene_publish(uint32_t threads)

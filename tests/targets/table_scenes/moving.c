@@ -236,19 +236,12 @@ static void signal_stack_above(void)
 	with_signal_stack(&above);
 }
 
-TARGET_NOINLINE void scene_in_handler(void);
-TARGET_NOINLINE void scene_in_handler(void)
-{
-	while (scene_playing)
-		target_burn(1000000000);
-	TARGET_OWN_FRAME(scene_in_handler);
-}
-
+/* In the handler's frame, which leads to the interrupted state. */
 static void burn_in_handler(void)
 {
+	uint64_t fp = address_of(__builtin_frame_address(0));
 	scene_in_place();
-	scene_in_handler();
-	TARGET_OWN_FRAME(burn_in_handler);
+	scene_run(address_of(scene_handler_leaf), fp - 1024, fp);
 }
 
 static void hold_a_in_handler(void)

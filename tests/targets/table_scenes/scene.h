@@ -25,7 +25,8 @@ extern code scene_a_leaf, scene_a_mid, scene_a_root, scene_b_leaf, scene_b_mid, 
 extern code scene_system_leaf, scene_system_mid, scene_system_root, scene_native_leaf, scene_native_mid,
 	scene_native_root;
 extern code scene_first, scene_second, scene_caller, scene_helper, scene_handler_leaf;
-extern code scene_stack_top, scene_native_top, scene_alone, scene_switch, scene_trampoline, scene_trampoline_end;
+extern code scene_stack_top, scene_native_top, scene_alone, scene_switch, scene_before_trampoline, scene_trampoline,
+	scene_trampoline_end;
 extern const uint64_t scene_trampoline_parts[6]; /* part i: from label i to label i + 1 */
 enum trampoline_part { AT_ENTRY, PUSHED_ONE, PUSHED_TWO, SAVED_FP, OWN_FP };
 void scene_run(uint64_t pc, uint64_t sp, uint64_t fp) __attribute__((noreturn));
