@@ -1,5 +1,6 @@
 #include "target.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,6 +94,18 @@ uint64_t target_burn_per_us(void)
 	return rate ? rate : 1;
 }
 
+static long parse_number(char **argv, const char *text)
+{
+	char *end = NULL;
+	errno = 0;
+	long number = strtol(text, &end, 10);
+	if (end == text || *end != '\0' || errno != 0) {
+		fprintf(stderr, "%s: not a number: %s\n", argv[0], text);
+		exit(2);
+	}
+	return number;
+}
+
 int target_parse(int argc, char **argv, const struct target_flag *flags, size_t n_flags)
 {
 	int i = 1;
@@ -107,7 +120,7 @@ int target_parse(int argc, char **argv, const struct target_flag *flags, size_t 
 			fprintf(stderr, "%s: unknown option %s\n", argv[0], argv[i]);
 			exit(2);
 		}
-		*flags[f].value = argv[i][2 + length] == '=' ? strtol(argv[i] + 3 + length, NULL, 10) : 1;
+		*flags[f].value = argv[i][2 + length] == '=' ? parse_number(argv, argv[i] + 3 + length) : 1;
 	}
 	return i;
 }

@@ -14,7 +14,7 @@ struct target_flag {
 	long *value;
 };
 
-/* Parses --name=N arguments; any other ends the program with 2. Returns the index of the first argument that is none of ours
+/* Parses --name=N arguments (--name is 1); any other option, or an N that is no number, ends the program with 2. Returns the index of the first argument that is none of ours
  * ("--" is skipped). */
 int target_parse(int argc, char **argv, const struct target_flag *flags, size_t n_flags);
 

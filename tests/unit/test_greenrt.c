@@ -169,9 +169,10 @@ static void finish(struct running *r, char *ret_json, size_t size)
 		ck_assert(share > 0);
 		total += share;
 	}
-	ck_assert_int_eq(nodes, 17);
+	ck_assert_int_eq(nodes, 19);
 	ck_assert(total > 0.9999 && total < 1.0001);
 	ck_assert(number_of(ret_json, "moves") > 0);
+	ck_assert(number_of(ret_json, "growths") > 0);
 	ck_assert(number_of(ret_json, "panics") > 0);
 	ck_assert(number_of(ret_json, "callbacks") > 0);
 	ck_assert(number_of(ret_json, "barriers_full") == 0);

@@ -1,5 +1,4 @@
 /* The collector: takes green threads that do not run managed code, moves their stacks now and then, and hijacks their return addresses. */
-#include <string.h>
 #include <time.h>
 
 #include "green.h"
@@ -40,20 +39,13 @@ static void install(struct green_collector *collector, struct green *green)
 	}
 }
 
+/* To a stack of half the size, if three quarters of it are free; else of the same size. */
 static void move(struct green *green)
 {
-	const struct sprof_stack *stack = green->stack;
-	uint64_t old_hi = stack->hi, old_sp = green->sp;
-	green->side ^= 1;
-	green->bytes = green->bytes < 4 * green_min_bytes ? 2 * green->bytes : green_min_bytes;
-	uint64_t lo = (uintptr_t)green->memory[green->side], hi = lo + green->bytes, delta = hi - old_hi;
-	memcpy(word_at(old_sp + delta), word_at(old_sp), old_hi - old_sp);
-	green->sp = old_sp + delta;
-	for (uint64_t fp = green->sp + GREEN_FRAME_BYTES - 8; *word_at(fp) != 0; fp = *word_at(fp))
-		*word_at(fp) += delta;
-	memset(word_at(old_sp), 0x5a, old_hi - old_sp); /* whoever still looks there is wrong */
-	sprof_stack_move(green_table, green->stack, lo, hi);
-	green->moves++;
+	uint64_t used = green->stack->hi - green->sp;
+	bool shrink = green->bytes > GREEN_MIN_BYTES && 4 * used < green->bytes &&
+		      used + GREEN_GUARD_BYTES < green->bytes / 2;
+	green_move(green, shrink ? green->bytes / 2 : green->bytes);
 }
 
 static uint64_t cpu_ns_of(const struct green_worker *worker)
@@ -75,17 +67,18 @@ static void visit(struct green_collector *collector, struct green *green)
 		__atomic_store_n(&green->preempt, true, __ATOMIC_RELAXED);
 		return;
 	}
-	uint64_t cpu_ns = state == GREEN_FOREIGN ? cpu_ns_of(green->worker) : 0;
-	green->foreign_rounds += state == GREEN_FOREIGN;
+	bool foreign = state == GREEN_FOREIGN || state == GREEN_FOREIGN_HERE;
+	uint64_t cpu_ns = foreign ? cpu_ns_of(green->worker) : 0;
+	green->foreign_rounds += foreign;
 	restore_all(green);
-	if (green->rounds++ % MOVE_EVERY == 0)
+	if (green->rounds++ % MOVE_EVERY == 0 && state != GREEN_FOREIGN_HERE)
 		move(green);
 	if (collector->barriers != BARRIERS_NONE)
 		install(collector, green);
 	if (collector->hold_us > 0) /* asleep, so that others run meanwhile, on one CPU as well */
 		nanosleep(&(struct timespec){.tv_nsec = collector->hold_us * 1000}, NULL);
 	collector->held_ns += target_now_ns() - start;
-	if (state == GREEN_FOREIGN)
+	if (foreign)
 		green->foreign_held_ns += cpu_ns_of(green->worker) - cpu_ns;
 	sprof_unlock(green->stack);
 }

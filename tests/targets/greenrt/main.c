@@ -3,6 +3,7 @@
  * Runs --stacks green threads on --threads threads, with a collector beside them; at its end prints, as JSON, the true share of each
  * function of the call graph in work.c, and what the runtime did. --no-table: all the same, but nothing is published. */
 #include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,7 @@ static void publish(void)
 	for (int i = 0; i < 9; i++)
 		add_range(SPROF_RANGE_TRAMPOLINE, green_trampoline_parts[i], green_trampoline_parts[i + 1], pushed[i]);
 	add_range(SPROF_RANGE_SETS_SP, (uintptr_t)green_switch_begin, (uintptr_t)green_switch_end, 0);
+	add_range(SPROF_RANGE_SETS_SP, (uintptr_t)__start_green_library, (uintptr_t)__stop_green_library, 0);
 	add_range(SPROF_RANGE_STACK_TOP, (uintptr_t)green_first, (uintptr_t)green_entry_end, 0);
 }
 
@@ -76,6 +78,9 @@ static void *work(void *argument)
 	pthread_attr_t attr;
 	void *lo = NULL;
 	size_t bytes = 0;
+	sigset_t all;
+	sigfillset(&all); /* a handler would need room on a green stack */
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
 	worker->thread = sprof_thread_attach(green_table);
 	if (pthread_getattr_np(pthread_self(), &attr) == 0) {
 		pthread_attr_getstack(&attr, &lo, &bytes);
@@ -86,6 +91,7 @@ static void *work(void *argument)
 	sprof_set_system(worker->thread, worker->system);
 	sprof_set_current(worker->thread, worker->system);
 	sprof_end(worker->thread, step);
+	__atomic_store_n(&worker->tid, target_tid(), __ATOMIC_RELEASE);
 	green_schedule(worker);
 	worker->cpu_ns = target_thread_cpu_ns();
 	sprof_thread_detach(worker->thread);
@@ -128,12 +134,27 @@ static void print_truth(const struct green_collector *collector)
 	printf(", \"barriers_installed\": %lu, \"barriers_full\": %lu, \"barrier_hits\": %lu, \"helper_calls\": %lu",
 	       (unsigned long)collector->installed, (unsigned long)collector->full, (unsigned long)hits,
 	       SUM(helper_calls));
-	printf(", \"moves\": %lu, \"panics\": %lu, \"callbacks\": %lu, \"rounds\": %lu, \"foreign_rounds\": %lu",
-	       SUM(moves), SUM(panics), SUM(callbacks), SUM(rounds), SUM(foreign_rounds));
+	printf(", \"moves\": %lu, \"growths\": %lu, \"panics\": %lu, \"callbacks\": %lu, \"rounds\": %lu, "
+	       "\"foreign_rounds\": %lu",
+	       SUM(moves), SUM(growths), SUM(panics), SUM(callbacks), SUM(rounds), SUM(foreign_rounds));
 	printf(", \"held_ns\": %lu, \"foreign_held_ns\": %lu, \"held_share\": %.6f", (unsigned long)collector->held_ns,
 	       SUM(foreign_held_ns),
 	       cpu_ns ? (double)sum(offsetof(struct green, foreign_held_ns)) / (double)cpu_ns : 0);
 	print_shares();
+}
+
+/* With the workers' tids: they run green threads, and nothing else does. */
+static void say_ready(void)
+{
+	char more[MAX_THREADS * 12 + 32] = "\"workers\": [";
+	for (long i = 0; i < threads; i++) {
+		int tid = 0;
+		while ((tid = __atomic_load_n(&workers[i].tid, __ATOMIC_ACQUIRE)) == 0)
+			target_sleep_us(100);
+		size_t n = strlen(more);
+		(void)snprintf(more + n, sizeof(more) - n, "%s%d%s", i ? ", " : "", tid, i + 1 < threads ? "" : "]");
+	}
+	target_ready(more);
 }
 
 int main(int argc, char **argv)
@@ -143,7 +164,7 @@ int main(int argc, char **argv)
 	argc = parse_words(argc, argv);
 	if (target_parse(argc, argv, flags, 6) < argc || threads < 1 || threads > MAX_THREADS || stacks < 1 ||
 	    stacks > MAX_STACKS || depth < 1 || depth > MAX_DEPTH || pause_us < 0 || pause_us >= 1000000 ||
-	    hold_us < 0 || hold_us >= 1000000) {
+	    hold_us < 0 || hold_us >= 1000000 || seconds < 0) {
 		(void)fprintf(
 			stderr,
 			"usage: greenrt --seconds=N --threads=1..%d --stacks=1..%d --barriers=none|doubling|every "
@@ -152,7 +173,8 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	green_depth = (uint64_t)depth;
-	green_min_bytes = (65536 + green_depth * FRAME_BYTES) / 4096 * 4096;
+	while (green_max_bytes < 65536 + green_depth * FRAME_BYTES)
+		green_max_bytes = green_max_bytes ? 2 * green_max_bytes : GREEN_MIN_BYTES;
 	publish();
 	queue.capacity = stacks;
 	for (long i = 0; i < stacks; i++) {
@@ -172,7 +194,7 @@ int main(int argc, char **argv)
 		if (pthread_create(&workers[i].id, NULL, work, &workers[i]) != 0)
 			target_die("pthread_create");
 	}
-	target_ready(NULL);
+	say_ready();
 	for (long i = 0; i < threads; i++)
 		pthread_join(workers[i].id, NULL);
 	pthread_join(id, NULL);

@@ -9,19 +9,26 @@
 
 _Thread_local struct green *green_current;
 struct sprof_table *green_table;
-uint64_t green_depth, green_min_bytes;
+uint64_t green_depth, green_max_bytes;
 
 void green_enter_system(struct green *green, enum green_kind kind);
 void green_leave_system(struct green *green, enum green_kind kind);
 void green_enter_callback(struct green *green);
 void green_leave_callback(struct green *green);
 void green_left_callback(struct green *green);
+void green_enter_here(struct green *green);
+void green_leave_here(struct green *green);
 void green_main(struct green *green);
 void green_barrier_helper(struct green *green);
 
+static uint64_t *pointer_to(uint64_t address)
+{
+	return (uint64_t *)(uintptr_t)address; // NOLINT(performance-no-int-to-ptr)
+}
+
 static uint64_t word_at(uint64_t address)
 {
-	return *(const uint64_t *)(uintptr_t)address; // NOLINT(performance-no-int-to-ptr)
+	return *pointer_to(address);
 }
 
 /* Where the call that saved green->sp returns to, be there a barrier or not. */
@@ -95,6 +102,53 @@ void green_left_callback(struct green *green)
 	set_state(green, GREEN_FOREIGN);
 }
 
+void green_enter_here(struct green *green)
+{
+	struct sprof_context c = caller_of(green);
+	sprof_foreign_enter(green->thread, green->stack, c.pc, c.sp, c.fp);
+	set_state(green, GREEN_FOREIGN_HERE);
+}
+
+void green_leave_here(struct green *green)
+{
+	sprof_lock(green->stack); /* waits for the collector */
+	set_state(green, GREEN_RUNNING);
+	sprof_foreign_leave(green->thread);
+	sprof_unlock(green->stack);
+}
+
+void green_move(struct green *green, uint64_t bytes)
+{
+	uint64_t old_hi = green->stack->hi, old_sp = green->sp, used = old_hi - old_sp;
+	if (used + GREEN_GUARD_BYTES / 2 > bytes || bytes > green_max_bytes)
+		abort();
+	green->side ^= 1;
+	green->bytes = bytes;
+	uint64_t lo = (uintptr_t)green->memory[green->side], hi = lo + bytes, delta = hi - old_hi;
+	memcpy(pointer_to(old_sp + delta), pointer_to(old_sp), used);
+	green->sp = old_sp + delta;
+	green->limit = lo + GREEN_GUARD_BYTES;
+	for (uint64_t fp = green->sp + GREEN_FRAME_BYTES - 8; word_at(fp) != 0; fp = word_at(fp))
+		*pointer_to(fp) += delta;
+	memset(pointer_to(old_sp), 0x5a, used); /* whoever still looks there is wrong */
+	sprof_stack_move(green_table, green->stack, lo, hi);
+	green->moves++;
+}
+
+/* On the system stack. */
+static void grow(struct green *green)
+{
+	sprof_lock(green->stack);
+	green_move(green, 2 * green->bytes);
+	green->growths++;
+	sprof_unlock(green->stack);
+}
+
+void green_grow(struct green *green)
+{
+	green_on_system(green, grow, GREEN_CALL_SYSTEM);
+}
+
 void green_safepoint(struct green *green)
 {
 	green->safepoints++;
@@ -140,22 +194,23 @@ void green_start(struct green *green)
 {
 	for (int i = 0; i < 2; i++) {
 		green->memory[i] =
-			mmap(NULL, 4 * green_min_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			mmap(NULL, green_max_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (green->memory[i] == MAP_FAILED)
 			abort();
 	}
-	uint64_t lo = (uintptr_t)green->memory[0], hi = lo + green_min_bytes;
+	uint64_t lo = (uintptr_t)green->memory[0], hi = lo + GREEN_MIN_BYTES;
 	green->stack = sprof_stack_add(green_table, lo, hi);
 	green->barriers = sprof_barriers(green_table, green->stack);
 	if (!green->stack)
 		abort();
 	/* As if green_first had been called by green_entry, and had parked at once: rbx is its argument. */
-	uint64_t *top = (uint64_t *)(green->memory[0] + green_min_bytes);
+	uint64_t *top = pointer_to(hi);
 	memset(top - 16, 0, 16 * sizeof(*top));
 	top[-9] = (uintptr_t)green_first;
 	top[-11] = (uintptr_t)green;
 	green->sp = (uintptr_t)(top - 15);
-	green->bytes = green_min_bytes;
+	green->bytes = GREEN_MIN_BYTES;
+	green->limit = lo + GREEN_GUARD_BYTES;
 	green->state = GREEN_PARKED;
 }
 

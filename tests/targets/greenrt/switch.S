@@ -15,24 +15,40 @@
 	.globl \name
 	.type \name, @function
 \name:
+	.cfi_startproc
 	.endm
 
+	.macro finish name
+	.cfi_endproc
+	.size \name, . - \name
+	.endm
+
+	/* What is said of the frame while registers are saved, here or on any other stack that has been switched to: there it is the frame
+	 * of whoever saved them. */
 	.macro save_registers
-	push %rbp
-	push %rbx
-	push %r12
-	push %r13
-	push %r14
-	push %r15
+	.irp register, rbp, rbx, r12, r13, r14, r15
+	push %\register
+	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %\register, 0
+	.endr
 	.endm
 
 	.macro restore_registers
-	pop %r15
-	pop %r14
-	pop %r13
-	pop %r12
-	pop %rbx
-	pop %rbp
+	.irp register, r15, r14, r13, r12, rbx, rbp
+	pop %\register
+	.cfi_adjust_cfa_offset -8
+	.cfi_restore %\register
+	.endr
+	.endm
+
+	.macro reserve
+	sub $8, %rsp
+	.cfi_adjust_cfa_offset 8
+	.endm
+
+	.macro unreserve
+	add $8, %rsp
+	.cfi_adjust_cfa_offset -8
 	.endm
 
 	/* The change that C announced is complete. */
@@ -54,6 +70,7 @@ function green_run /* (green), on the system stack */
 	complete %rdi
 	restore_registers
 	ret
+finish green_run
 
 function green_to_scheduler /* (green), on the user stack */
 	save_registers
@@ -62,6 +79,7 @@ function green_to_scheduler /* (green), on the user stack */
 	complete %rdi
 	restore_registers
 	ret
+finish green_to_scheduler
 
 function green_on_system /* (green, body, kind), on the user stack */
 	save_registers
@@ -70,11 +88,13 @@ function green_on_system /* (green, body, kind), on the user stack */
 	mov %rsi, %r12
 	mov %rdx, %r13
 	mov %rdx, %rsi
-	sub $8, %rsp
+	reserve
 	call green_enter_system
+	.cfi_remember_state
+	.cfi_undefined %rip /* the end of the native part: what is on the user stack may move */
 	mov G_SYSTEM_SP(%rbx), %rsp
 	and $-16, %rsp
-	xor %ebp, %ebp /* the end of the native part */
+	xor %ebp, %ebp
 	complete %rbx
 	mov %rbx, %rdi
 	call *%r12
@@ -82,49 +102,81 @@ function green_on_system /* (green, body, kind), on the user stack */
 	mov %r13, %rsi
 	call green_leave_system
 	mov G_SP(%rbx), %rsp
+	.cfi_restore_state
+	.cfi_adjust_cfa_offset -8
 	complete %rbx
 	restore_registers
 	ret
+finish green_on_system
 
 function green_callback /* (green, body), on the system stack */
 	save_registers
 	mov %rdi, %rbx
 	mov %rsi, %r12
-	sub $8, %rsp
+	reserve
 	call green_enter_callback
 	pushq G_SYSTEM_SP(%rbx)
+	.cfi_adjust_cfa_offset 8
 	mov %rsp, G_SYSTEM_SP(%rbx)
+	.cfi_remember_state
 	mov G_SP(%rbx), %rsp
-	lea 40(%rsp), %rbp /* the frame record of the managed caller */
+	.cfi_adjust_cfa_offset -16 /* the registers of the managed caller, saved by green_on_system */
+	lea 40(%rsp), %rbp         /* its frame record */
 	complete %rbx
-	sub $8, %rsp
+	reserve
 	mov %rbx, %rdi
 	call *%r12
-	add $8, %rsp
+	unreserve
 	mov %rsp, G_SP(%rbx) /* elsewhere, if the stack has moved */
-	sub $8, %rsp
+	reserve
 	mov %rbx, %rdi
 	call green_leave_callback
 	mov G_SYSTEM_SP(%rbx), %rsp
+	.cfi_restore_state
 	popq G_SYSTEM_SP(%rbx)
+	.cfi_adjust_cfa_offset -8
 	xor %ebp, %ebp
 	complete %rbx
 	mov %rbx, %rdi
 	call green_left_callback
-	add $8, %rsp
+	unreserve
 	restore_registers
 	ret
+finish green_callback
 
 	.globl green_switch_end
 green_switch_end:
 
+/* Foreign code on the user stack itself: below what is saved here nobody looks. */
+function green_here /* (green, body) */
+	save_registers
+	mov %rsp, G_SP(%rdi)
+	mov %rdi, %rbx
+	mov %rsi, %r12
+	reserve
+	call green_enter_here
+	mov %rbx, %rdi
+	xor %ebp, %ebp /* a register like any other, to foreign code */
+	call *%r12
+	mov %rbx, %rdi
+	call green_leave_here
+	unreserve
+	restore_registers
+	ret
+finish green_here
+
 /* The first function of a green thread is in rbx. */
 function green_first
+	.cfi_undefined %rip
 	mov %rbx, %rdi
 	call green_main
 	ud2
+finish green_first
+
 function green_entry
+	.cfi_undefined %rip
 	ud2
+finish green_entry
 	.globl green_entry_end
 green_entry_end:
 
@@ -141,8 +193,10 @@ function green_save /* (jump) */
 	mov %r15, 48(%rdi)
 	xor %eax, %eax
 	ret
+finish green_save
 
 function green_restore /* (jump) */
+	.cfi_undefined %rip /* it does not return, and rsp is on its way */
 	mov 0(%rdi), %rsp
 	mov 8(%rdi), %rbp
 	mov 16(%rdi), %rbx
@@ -152,6 +206,7 @@ function green_restore /* (jump) */
 	mov 48(%rdi), %r15
 	mov $1, %eax
 	jmp *56(%rdi)
+finish green_restore
 
 /* Where hijacked returns lead: sp is where the caller has it, the slot is right below. rax and rdx hold results, the other caller-saved
  * registers are free. Every 16th hit calls C. */

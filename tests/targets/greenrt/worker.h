@@ -12,6 +12,7 @@ void queue_put(struct green_queue *queue, struct green *green);
 
 struct green_worker {
 	pthread_t id;
+	int tid; /* 0: not running yet */
 	struct sprof_thread *thread;
 	struct sprof_stack *system; /* its pthread stack */
 	struct green_queue *queue;
