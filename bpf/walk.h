@@ -322,17 +322,19 @@ static inline void walk_start_system(struct walk *walk, const struct table_confi
 /* Rules 1, 4 and 6, on the stack that the thread says it runs on. */
 static inline void walk_start_user(struct walk *walk, const struct table_config *table, __u8 lock, void *memory)
 {
-	const struct barrier_stack *stack = &walk->table.stack;
+	const struct sprof_stack *record = &walk->table.record;
 	__u64 sp = walk->registers.sp;
+	/* Also while somebody holds the lock: the bounds of a stack that runs do not change. */
+	int elsewhere = sp < record->lo || sp > record->hi;
+	if (elsewhere && (lock == SEGMENT_LOCKED || lock == SEGMENT_BUSY) && !MUTANT(start_check)) {
+		walk_start_native(walk, table, 0, memory);
+		return;
+	}
 	if (lock != SEGMENT_LOCKED) {
 		walk_refuse(walk, lock, 0,
 			    lock == SEGMENT_BUSY         ? STACK_END_USER_LOCKED
 			    : lock == SEGMENT_UNREADABLE ? STACK_END_TABLE_NOT_RESIDENT
 							 : STACK_END_STACK_NOT_TRUSTED);
-		return;
-	}
-	if ((sp < stack->lo || sp > stack->hi) && !MUTANT(start_check)) {
-		walk_start_native(walk, table, 0, memory);
 		return;
 	}
 	walk->next = MUTANT(resumer) ? WALK_NOWHERE : WALK_TO_RESUMER;
