@@ -28,7 +28,7 @@ enum green_kind {
 enum { GREEN_NODES = 64, GREEN_FRAME_BYTES = 48, GREEN_QUANTUM = 64 };
 enum {
 	GREEN_MIN_BYTES = 4096,
-	GREEN_GUARD_BYTES = 2048
+	GREEN_GUARD_BYTES = 3072
 }; /* of a stack; of it, what a function may use without asking */
 
 struct green_jump {

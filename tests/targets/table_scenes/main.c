@@ -17,7 +17,7 @@ struct sprof_thread *scene_record;
 struct made_stack a, b, c, system_stack, native, above;
 const struct scene *scene_playing;
 
-static volatile int actor_tid, parts_played, go_on;
+static volatile int actor_tid, parts_played;
 static pthread_t actor_id;
 static char signal_stack[65536];
 
@@ -115,12 +115,6 @@ static void *act(void *unused)
 	return NULL;
 }
 
-static void on_usr1(int number)
-{
-	(void)number;
-	go_on = 1;
-}
-
 /* In the actor, on its alternate stack, which it leaves for good. */
 static void on_usr2(int number)
 {
@@ -128,15 +122,17 @@ static void on_usr2(int number)
 	scene_playing->then();
 }
 
-static void install_handlers(void)
+/* SIGTERM and SIGUSR1 are for the first thread, which waits for them: it must not appear in the profile. */
+static sigset_t install_handlers(void)
 {
-	struct sigaction usr1 = {.sa_handler = on_usr1};
 	struct sigaction usr2 = {.sa_handler = on_usr2, .sa_flags = SA_ONSTACK | SA_NODEFER};
-	sigset_t none;
-	sigaction(SIGUSR1, &usr1, NULL);
+	sigset_t waited;
 	sigaction(SIGUSR2, &usr2, NULL);
-	sigemptyset(&none);
-	pthread_sigmask(SIG_SETMASK, &none, NULL); /* an execution may have kept the actor's */
+	sigemptyset(&waited);
+	sigaddset(&waited, SIGTERM);
+	sigaddset(&waited, SIGUSR1);
+	pthread_sigmask(SIG_SETMASK, &waited, NULL); /* an execution may have kept the actor's */
+	return waited;
 }
 
 static void wait_in_place(int parts)
@@ -160,7 +156,6 @@ static void start(void)
 
 static void play_second_part(void)
 {
-	go_on = 0;
 	if (!scene_playing->then)
 		return;
 	pthread_kill(actor_id, SIGUSR2);
@@ -182,18 +177,14 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	make_memory();
-	install_handlers();
+	sigset_t waited = install_handlers();
 	if (!scene_playing->without_table)
 		scene_publish(64);
-	target_begin(0);
 	start();
 	(void)snprintf(more, sizeof(more), "\"tid\": %d, \"child\": %d", actor_tid, scene_child);
 	target_ready(more);
-	while (!target_over()) {
-		target_sleep_us(20000);
-		if (go_on)
-			play_second_part();
-	}
+	for (int number = 0; sigwait(&waited, &number) == 0 && number == SIGUSR1;)
+		play_second_part();
 	printf("{\"scene\": \"%s\"}\n", scene_playing->name);
 	(void)fflush(stdout);
 	_Exit(0);

@@ -73,31 +73,33 @@ static void for_the_collector(void)
 	on_user();
 }
 
+/* Nothing is on c any more, so that b, which resumed it, is next; but not from elsewhere. */
 static void alone_at(uint64_t sp)
 {
-	set_refs(&a, &a, &system_stack);
+	set_resumer(&c, &b, scene_b_leaf);
+	set_refs(&c, &c, &system_stack);
 	scene_in_place();
 	scene_run(address_of(scene_alone), sp, 0);
 }
 
 static void at_the_very_top(void)
 {
-	alone_at(a.hi);
+	alone_at(c.hi);
 }
 
 static void beyond_the_top(void)
 {
-	alone_at(a.hi + 8);
+	alone_at(c.hi + 8);
 }
 
 static void at_the_very_bottom(void)
 {
-	alone_at(a.lo);
+	alone_at(c.lo);
 }
 
 static void below_the_bottom(void)
 {
-	alone_at(a.lo - 8);
+	alone_at(c.lo - 8);
 }
 
 /* The code of scene_alone, where no file is. */
@@ -116,7 +118,7 @@ static void in_no_file(bool managed)
 	scene_run(address_of(page), a.record[0] - 128, a.record[0]);
 }
 
-static void in_unknown_code(void)
+static void in_anonymous_code(void)
 {
 	in_no_file(false);
 }
@@ -274,6 +276,19 @@ static void in_foreign_same_stack(void)
 	enter_foreign(&a, scene_a_leaf);
 	scene_in_place();
 	scene_run(address_of(scene_native_top), a.record[0] - 1024, 0x1234); /* a register like any other to it */
+}
+
+/* The native code keeps frame pointers, which lead on into its caller's frames. */
+static void in_foreign_same_chain(void)
+{
+	uint64_t fp = a.record[0] - 1024;
+	hijack_all(&a);
+	set_refs(&a, &a, &system_stack);
+	enter_foreign(&a, scene_a_leaf);
+	*word_at(fp) = a.record[0];
+	*word_at(fp + 8) = return_into(scene_native_root);
+	scene_in_place();
+	scene_run(address_of(scene_native_leaf), fp - 256, fp);
 }
 
 static void in_foreign_outside(void)
@@ -516,14 +531,18 @@ static void user_stale(void)
 	run_in(&a, scene_a_leaf);
 }
 
-/* Its pages are there, but not in the page table: as after being swapped out. */
-static void hold_pages(void)
+/* Its pages are there, but not in the page table: as after being swapped out. Whoever reads the table, a profiler's daemon too, brings them back. */
+static void *send_pages_away(void *unused)
 {
 	const struct sprof_header *header = sprof_table_address(scene_table);
 	void *memory = word_at(header->self_va);
 	size_t bytes = header->total_size;
-	if (munlock(memory, bytes) < 0 || madvise(memory, bytes, MADV_DONTNEED) < 0)
-		target_die("madvise");
+	while (!target_stop) {
+		if (munlock(memory, bytes) < 0 || madvise(memory, bytes, MADV_DONTNEED) < 0)
+			target_die("madvise");
+		target_sleep_us(1000);
+	}
+	return unused;
 }
 
 /* --- Many threads -------------------------------------------------------------------------------------------------------------- */
@@ -564,7 +583,7 @@ const struct scene scenes_still[] = {
 	{.name = "user_after_a_return", .act = on_user_after_a_return},
 	{.name = "user_locked", .act = on_user_with_barriers, .hold = hold_a},
 	{.name = "user_locked_gc", .act = for_the_collector, .hold = hold_a},
-	{.name = "user_locked_unknown_code", .act = in_unknown_code, .hold = hold_a},
+	{.name = "user_locked_anonymous_code", .act = in_anonymous_code, .hold = hold_a},
 	{.name = "user_locked_managed_code", .act = in_managed_code, .hold = hold_a},
 	{.name = "wrong_slot", .act = wrong_slot},
 	{.name = "unknown_barrier", .act = unknown_barrier},
@@ -589,6 +608,7 @@ const struct scene scenes_still[] = {
 	{.name = "foreign_of_b", .act = in_foreign_of_b},
 	{.name = "foreign_own_slot", .act = in_foreign_own_slot},
 	{.name = "foreign_same_stack", .act = in_foreign_same_stack},
+	{.name = "foreign_same_chain", .act = in_foreign_same_chain},
 	{.name = "foreign_outside", .act = in_foreign_outside},
 	{.name = "foreign_stale", .act = in_foreign_stale},
 	{.name = "t1", .act = in_foreign_of_a_library_free, .hold = hold_a},
@@ -625,7 +645,7 @@ const struct scene scenes_still[] = {
 	{.name = "foreign_of_another", .act = foreign_of_another},
 	{.name = "libcall_of_another", .act = libcall_of_another},
 	{.name = "user_stale", .act = user_stale},
-	{.name = "not_resident", .act = on_user_with_barriers, .hold = hold_pages},
+	{.name = "not_resident", .act = on_user_with_barriers, .meddle = send_pages_away},
 	{.name = "ten_thousand", .act = among_ten_thousand, .without_table = true},
 	{.name = NULL},
 };
