@@ -1,0 +1,94 @@
+"""The soak of the barrier-lock table: greenrt, a runtime whose collector hijacks return addresses and moves stacks all the while, sampled at
+9,973 Hz (periodic samples are not independent draws, hence a prime). Each stack is judged by its names, each function's share by greenrt's own.
+
+SPROF_SOAK_SECONDS sets the length (60; 10 with sanitizers, whose daemon is slow)."""
+import math
+import os
+import statistics
+
+import harness
+from green_stacks import LOCKED, Stacks
+from harness import Case, Daemon, Target, number
+
+HZ = 9973
+BLOCK_S = 3
+SANITIZED = "SPROF_SANITIZE:BOOL=ON" in (harness.BUILD / "CMakeCache.txt").read_text()
+SECONDS = int(os.environ.get("SPROF_SOAK_SECONDS", 10 if SANITIZED else 60))
+# Leaves in their first and last instructions, of which a walk by frame pointers misses the caller.
+UNFRAMED = 0.001
+# What runs beside the loops that greenrt counts: calls, returns, barriers that are hit.
+UNCOUNTED = 0.004
+
+
+class Greenrt(Case):
+    def run_greenrt(self, seconds, *options, blocks=True):
+        """(stacks in all, [stacks of each block], greenrt's truth, the target's accounts)"""
+        daemon = Daemon(self, "ring_mib = 64\n" if SANITIZED else "")
+        green = Target(self, "greenrt/greenrt", "--seconds=0", "--threads=2", "--stacks=8", *options)
+        workers = set(green.ready["workers"])
+        daemon.attach(green.pid, HZ)
+        block_stacks = []
+        if blocks:
+            block_stacks = [Stacks(daemon.pull(green.pid, BLOCK_S), workers) for _ in range(seconds // BLOCK_S)]
+        else:
+            harness.time.sleep(seconds)
+        daemon.ok("detach", green.pid)
+        target = daemon.settle(green.pid)
+        truth = green.finish()
+        self.assertEqual(green.process.returncode, 0)
+        self.assert_conserved(target)
+        stacks = Stacks(daemon.pull(green.pid), workers)
+        print(f"{' '.join(options)}: {stacks.describe()}; ends {self.ends(target)}; held {truth['held_share']:.4f}", flush=True)
+        return stacks, block_stacks, truth, target
+
+    @staticmethod
+    def ends(target):
+        return {end["name"]: number(end, "count") for end in target.get("stack_ends", [])}
+
+    def assert_right(self, stacks, truth, target):
+        self.assertEqual(stacks.wrong(), {}, f"{stacks.describe()}")
+        ends = self.ends(target)
+        locked = sum(ends.get(end, 0) for end in LOCKED)
+        self.assertLessEqual(stacks.kinds["unframed"] + stacks.kinds["cut"], UNFRAMED * stacks.total, stacks.describe())
+        resolved = stacks.kinds["whole"] + stacks.kinds["scheduler"]
+        self.assertGreaterEqual(resolved, 0.99 * (stacks.total - locked), f"{stacks.describe()}; {ends}")
+        self.assert_near(locked / stacks.total, truth["held_share"], 0, 0.01, f"share of samples typed as locked ({ends})")
+        self.assertEqual(sum(harness.losses(target).values()), 0, target.get("losses"))
+
+    def assert_shares(self, blocks, truth):
+        """Within what the blocks themselves vary by."""
+        for function, share in truth["shares"].items():
+            seen = [block.share(function) for block in blocks]
+            room = 4 * statistics.stdev(seen) / math.sqrt(len(seen)) + UNCOUNTED
+            self.assert_near(statistics.mean(seen), share, 0, room, f"share of {function} in {len(seen)} blocks")
+
+    def test_soak(self):
+        stacks, blocks, truth, target = self.run_greenrt(SECONDS, "--barriers=every")
+        self.assert_right(stacks, truth, target)
+        self.assertGreater(truth["barrier_hits"], 1000 * SECONDS)
+        self.assertGreater(truth["growths"], SECONDS)
+        whole = stacks.kinds["whole"] + stacks.kinds["scheduler"]
+        self.assertGreaterEqual(whole, 0.99 * stacks.total, "with the pauses of the default collector")
+        if len(blocks) >= 20:
+            self.assert_shares(blocks, truth)
+
+    def test_deep_stacks_and_doubling_barriers(self):
+        stacks, _, truth, target = self.run_greenrt(4, "--barriers=doubling", "--depth=200", "--pause-us=100", blocks=False)
+        self.assert_right(stacks, truth, target)
+
+    def test_locks_that_are_held(self):
+        """The share of samples that find the lock held is the share of time that it is."""
+        stacks, _, truth, target = self.run_greenrt(6, "--barriers=every", "--hold-us=500", "--pause-us=50", "--stacks=3", blocks=False)
+        self.assertGreater(truth["held_share"], 0.02)
+        self.assert_right(stacks, truth, target)
+
+    def test_without_table(self):
+        """The same runtime, to a profiler that knows nothing of it."""
+        stacks, _, truth, _ = self.run_greenrt(4, "--barriers=every", "--no-table", blocks=False)
+        self.assertFalse(truth["published"])
+        self.assertGreater(stacks.kinds["trampoline"], 0.005 * stacks.total)
+        self.assertLess(stacks.kinds["whole"], 0.8 * stacks.total)
+
+
+if __name__ == "__main__":
+    harness.main()
