@@ -150,7 +150,7 @@ static void enters_from(bool from_below, unsigned reads_before_the_lock)
 	expect_stack(world_sample(r), STACK_END_SYSTEM_ONLY, NATIVE_FRAMES);
 	/* It is locked at the sample. */
 	world.before_read = NULL;
-	expect_stack(world_sample(r), STACK_END_USER_LOCKED, FUNCTION(21), SAMPLE_FRAME_SYSTEM);
+	expect_stack(world_sample(r), STACK_END_SYSTEM_ONLY, NATIVE_FRAMES);
 }
 
 START_TEST(rule_1_an_unknown_start_stack_is_native_and_enters_a_known_one)
