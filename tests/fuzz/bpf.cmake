@@ -1,1 +1,2 @@
 sprof_fuzzer(fuzz_unwind)
+sprof_fuzzer(fuzz_walk collect reconcile)
