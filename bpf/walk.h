@@ -262,6 +262,17 @@ static inline int walk_reads_candidate(struct walk *walk, const struct table_con
 	return 1;
 }
 
+/* The sampled pc may lie in a trampoline. When its slot is not one that the table has, the leaf stands alone, which belongs to no segment, before
+ * whatever other stack is to follow. */
+static inline void walk_check_start(struct walk *walk, const struct table_config *table, void *memory)
+{
+	int end = walk_check_frame(walk, table, 0, memory);
+	if (end == UNWIND_GOES_ON)
+		return;
+	walk_close_segment(walk, (__u32)end);
+	walk_add_frame(walk, walk->registers.pc);
+}
+
 /* From the sampled registers, on a stack that is not in the table. */
 static inline void walk_start_native(struct walk *walk, const struct table_config *table, __u8 flags, void *memory)
 {
@@ -273,12 +284,7 @@ static inline void walk_start_native(struct walk *walk, const struct table_confi
 	}
 	if (!walk_open_segment(walk, SEGMENT_NATIVE, SEGMENT_NO_LOCK, flags))
 		return;
-	int end = walk_check_frame(walk, table, 0, memory);
-	if (end != UNWIND_GOES_ON) { /* a trampoline's pc is no frame */
-		walk_add_frame(walk, walk->registers.pc);
-		walk->segments[0].n = 0;
-		walk_stop(walk, (__u32)end);
-	}
+	walk_check_start(walk, table, memory);
 }
 
 /* Rules 2 and 3. */
@@ -314,9 +320,7 @@ static inline void walk_start_system(struct walk *walk, const struct table_confi
 	barrier_set_cursor(&walk->table, sp);
 	if (!walk_open_segment(walk, SEGMENT_START, lock, SEGMENT_ON_SYSTEM))
 		return;
-	int end = walk_check_frame(walk, table, 0, memory);
-	if (end != UNWIND_GOES_ON)
-		walk_close_segment(walk, (__u32)end);
+	walk_check_start(walk, table, memory);
 }
 
 /* Rules 1, 4 and 6, on the stack that the thread says it runs on. */
@@ -341,12 +345,7 @@ static inline void walk_start_user(struct walk *walk, const struct table_config 
 	barrier_set_cursor(&walk->table, sp);
 	if (!walk_open_segment(walk, SEGMENT_START, lock, 0))
 		return;
-	int end = walk_check_frame(walk, table, 0, memory);
-	if (end != UNWIND_GOES_ON) { /* in a trampoline, with a slot that the table does not have */
-		walk_add_frame(walk, walk->registers.pc);
-		walk->segments[0].n = 0;
-		walk_stop(walk, (__u32)end);
-	}
+	walk_check_start(walk, table, memory);
 }
 
 static inline void walk_start_thread(struct walk *walk, const struct table_config *table, void *memory)
