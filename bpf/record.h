@@ -113,6 +113,22 @@ struct target_config {
 	__u16 flags;      /* enum target_flag */
 };
 
+/* When the daemon is woken though the ring buffer is far from full: its target has another program or other mappings, which should be
+ * looked at before they change again. One per slot; raced for without locks, since a wake-up too many or too late does no harm. */
+struct news {
+	__u64 seen;           /* NEWS_SEEN of the record that last woke the daemon; 0: none */
+	__u64 woken_ns;       /* when that was */
+	__u64 quiet_until_ns; /* the daemon does not look at mappings before */
+};
+#define NEWS_SEEN(exec_id, exec_pages, map_count) \
+	(((__u64)(exec_id) << 48) | ((__u64)((exec_pages)&0xfffffff) << 20) | ((map_count)&0xfffff))
+#define NEWS_IS_EXEC(changed)       ((changed) >> 48 != 0) /* of two such words, exclusive-ored */
+#define NEWS_IS_EXECUTABLE(changed) ((changed) >> 20 != 0)
+enum {
+	NEWS_REST_NS = 50000000,            /* between two wake-ups for one target */
+	NEWS_MAPPINGS_REST_NS = 1000000000, /* when only mappings that are not executable came and went */
+};
+
 /* What the BPF program counts; one per slot and CPU. */
 struct target_counters {
 	__u64 entries;

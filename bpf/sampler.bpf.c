@@ -92,6 +92,8 @@ struct {
 
 __u64 targets[MAX_TARGET_SLOTS]; /* struct target_config, written and read as one word */
 
+struct news news[MAX_TARGET_SLOTS];
+
 /* Threads that may carry two events: the first event to fire claims the thread. */
 struct claim claims[CLAIMS];
 
@@ -378,6 +380,23 @@ static void fill_header(struct record *record, struct task_struct *task, struct 
 	bpf_get_current_comm(record->comm, sizeof(record->comm));
 }
 
+/* Whether the daemon should look at this record soon. A target that changes all the time cannot wake it all the time. */
+static bool is_news(const struct record *record)
+{
+	struct news *last = &news[record->slot & (MAX_TARGET_SLOTS - 1)];
+	__u64 seen = NEWS_SEEN(record->exec_id, record->exec_pages, record->map_count);
+	__u64 changed = seen ^ last->seen, now = record->time_ns;
+	if (!changed || now < last->woken_ns + NEWS_REST_NS)
+		return false;
+	if (!NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)
+		return false;
+	if (!NEWS_IS_EXECUTABLE(changed) && now < last->woken_ns + NEWS_MAPPINGS_REST_NS)
+		return false;
+	last->seen = seen;
+	last->woken_ns = now;
+	return true;
+}
+
 static enum outcome output(struct walk *walk, __u32 n_kernel)
 {
 	struct record *record = (void *)walk->record;
@@ -392,9 +411,9 @@ static enum outcome output(struct walk *walk, __u32 n_kernel)
 	if (bytes > sizeof(*record) + sizeof(walk->frames))
 		return OUTCOME_NO_SCRATCH; /* never; said for the verifier */
 	record->bytes = bytes;
-	/* The daemon drains on a timer, and is woken when the ring fills faster: waking it for each record would cost more than the record. */
-	__u64 wakeup = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ? BPF_RB_FORCE_WAKEUP
-										       : BPF_RB_NO_WAKEUP;
+	/* Waking the daemon for each record would cost more than the record: it is woken when there is much to read, or something new. */
+	bool wake = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes || is_news(record);
+	__u64 wakeup = wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 	return bpf_ringbuf_output(&ring, record, bytes, wakeup) == 0 ? OUTCOME_CAPTURED : OUTCOME_RING_FULL;
 }
 

@@ -16,8 +16,8 @@
 #include "symbolize/symbolize.h"
 
 enum {
-	DRAIN_INTERVAL_MS = 100, /* the ring wakes us when it fills faster */
-	SUPERVISE_SECONDS = 1,
+	CHECK_SECONDS = 5, /* the ring wakes us when it fills, or tells of something new */
+	SWEEP_SECONDS = 1, /* at most so often */
 	CONTROL_THREADS = 8,
 	BUILDER_THREADS = 2,
 	MAX_FILES_HELD = 8192,
@@ -44,7 +44,8 @@ static void on_record(void *context, const struct record *record, size_t bytes)
 
 void pipeline_drain(struct pipeline *pipeline)
 {
-	sampler_drain(pipeline->sampler, on_record, pipeline);
+	if (sampler_drain(pipeline->sampler, on_record, pipeline) > 0)
+		event_active(pipeline->drained_event, EV_TIMEOUT, 0);
 }
 
 static bool any_live(const struct pipeline *pipeline)
@@ -55,12 +56,23 @@ static bool any_live(const struct pipeline *pipeline)
 	return false;
 }
 
-static void on_drain(evutil_socket_t fd, short what, void *context)
+/* Threads that are gone are forgotten, at most once a second: looking for them costs. */
+static void sweep(struct pipeline *pipeline)
+{
+	uint64_t now_ns = clock_monotonic_ns();
+	if (now_ns < pipeline->swept_ns + SWEEP_SECONDS * NS_PER_S)
+		return;
+	pipeline->swept_ns = now_ns;
+	for (struct target *target = pipeline->targets; target; target = target->next)
+		target_forget_threads(target);
+	sampler_sweep_claims(pipeline->sampler);
+}
+
+static void on_drained(evutil_socket_t fd, short what, void *context)
 {
 	(void)fd, (void)what;
 	struct pipeline *pipeline = context;
 	uint64_t window_bytes = 0;
-	pipeline_drain(pipeline);
 	for (struct target *target = pipeline->targets; target; target = target->next) {
 		target_refresh_mappings(target);
 		target_refresh_table_if_due(target);
@@ -71,35 +83,35 @@ static void on_drain(evutil_socket_t fd, short what, void *context)
 		}
 	}
 	pipeline->windows_full = window_bytes > (uint64_t)WINDOWS_BUDGET_MIB << 20;
-	pipeline_update_timer(pipeline);
+	sweep(pipeline);
 }
 
-static void on_supervise(evutil_socket_t fd, short what, void *context)
+static void on_ring(evutil_socket_t fd, short what, void *context)
 {
-	(void)fd, (void)what;
 	struct pipeline *pipeline = context;
+	sampler_drain(pipeline->sampler, on_record, pipeline);
+	on_drained(fd, what, pipeline);
+}
+
+static void on_check(evutil_socket_t fd, short what, void *context)
+{
+	struct pipeline *pipeline = context;
+	on_ring(fd, what, pipeline);
 	for (struct target *target = pipeline->targets; target; target = target->next) {
-		target_supervise(target);
+		target_check(target);
 		target_unwind_retry(target);
 	}
-	sampler_sweep_claims(pipeline->sampler);
 	pipeline_update_timer(pipeline);
 }
 
-/* With no target to drain the daemon sleeps. */
+/* With no target to look after the daemon sleeps. */
 void pipeline_update_timer(struct pipeline *pipeline)
 {
-	if (!any_live(pipeline)) {
-		event_del(pipeline->drain_timer);
-		event_del(pipeline->supervise_timer);
-		return;
-	}
-	struct timeval drain = {.tv_usec = DRAIN_INTERVAL_MS * 1000};
-	struct timeval supervise = {.tv_sec = SUPERVISE_SECONDS};
-	if (!event_pending(pipeline->drain_timer, EV_TIMEOUT, NULL))
-		event_add(pipeline->drain_timer, &drain);
-	if (!event_pending(pipeline->supervise_timer, EV_TIMEOUT, NULL))
-		event_add(pipeline->supervise_timer, &supervise);
+	struct timeval interval = {.tv_sec = CHECK_SECONDS};
+	if (!any_live(pipeline))
+		event_del(pipeline->check_timer);
+	else if (!event_pending(pipeline->check_timer, EV_TIMEOUT, NULL))
+		event_add(pipeline->check_timer, &interval);
 }
 
 /* --- the table of targets --- */
@@ -349,7 +361,7 @@ static int make_stages(struct pipeline *pipeline, struct error *err)
 	if (r < 0)
 		return r;
 	pipeline->ring_event = event_new(pipeline->base, sampler_ring_fd(pipeline->sampler),
-					 EV_READ | EV_ET | EV_PERSIST, on_drain, pipeline);
+					 EV_READ | EV_ET | EV_PERSIST, on_ring, pipeline);
 	if (!pipeline->ring_event || event_add(pipeline->ring_event, NULL) < 0)
 		return error_set(err, ENOMEM, "out of memory");
 	return 0;
@@ -360,10 +372,10 @@ static int make_workers(struct pipeline *pipeline, struct error *err)
 	pipeline->files = file_registry_new(MAX_FILES_HELD);
 	pipeline->control = jobs_new(pipeline->base, CONTROL_THREADS);
 	pipeline->builders = jobs_new(pipeline->base, BUILDER_THREADS);
-	pipeline->drain_timer = event_new(pipeline->base, -1, 0, on_drain, pipeline);
-	pipeline->supervise_timer = event_new(pipeline->base, -1, 0, on_supervise, pipeline);
-	if (!pipeline->files || !pipeline->control || !pipeline->builders || !pipeline->drain_timer ||
-	    !pipeline->supervise_timer)
+	pipeline->drained_event = event_new(pipeline->base, -1, 0, on_drained, pipeline);
+	pipeline->check_timer = event_new(pipeline->base, -1, 0, on_check, pipeline);
+	if (!pipeline->files || !pipeline->control || !pipeline->builders || !pipeline->drained_event ||
+	    !pipeline->check_timer)
 		return error_set(err, ENOMEM, "out of memory");
 	return 0;
 }
@@ -416,10 +428,10 @@ void pipeline_free(struct pipeline *pipeline)
 	}
 	if (pipeline->ring_event)
 		event_free(pipeline->ring_event);
-	if (pipeline->drain_timer)
-		event_free(pipeline->drain_timer);
-	if (pipeline->supervise_timer)
-		event_free(pipeline->supervise_timer);
+	if (pipeline->drained_event)
+		event_free(pipeline->drained_event);
+	if (pipeline->check_timer)
+		event_free(pipeline->check_timer);
 	symbolize_free(pipeline->symbolize);
 	unwind_maps_free(pipeline->unwind_maps);
 	sampler_free(pipeline->sampler);

@@ -35,7 +35,10 @@ struct pipeline {
 	unsigned n_pulls;
 	bool windows_full; /* pulls that are under way hold as much memory as they may together */
 	bool ending;       /* as soon as no pull is left */
-	struct event *drain_timer, *ring_event, *supervise_timer;
+	struct event *ring_event;
+	struct event *drained_event; /* made active by each drain: what then is to be done */
+	struct event *check_timer;
+	uint64_t swept_ns;
 	uint64_t records_read, stray_records;
 	uint64_t past_losses[OUTCOME_COUNT]; /* of targets that were dropped */
 	uint64_t past_entries, past_samples;
@@ -47,9 +50,10 @@ int pipeline_new(struct event_base *base, const struct settings *settings, int l
 		 struct pipeline **ret, struct error *err);
 void pipeline_free(struct pipeline *pipeline);
 
-/* Reads all that is in the ring buffer. */
+/* Reads all that is in the ring buffer: before anybody is told what has been sampled, since else it is read only when it fills, when a
+ * target's program or mappings have changed, and every few seconds. */
 void pipeline_drain(struct pipeline *pipeline);
-/* Runs or rests the drain timer, as there are targets to drain. */
+/* Runs or rests the timer, as there are targets to look after. */
 void pipeline_update_timer(struct pipeline *pipeline);
 
 /* The target in the table, or NULL. */

@@ -14,8 +14,11 @@ static void free_target(struct target *target)
 {
 	if (target->exit_event)
 		event_free(target->exit_event);
+	target_watch_end(target);
 	if (target->drop_timer)
 		event_free(target->drop_timer);
+	if (target->refresh_timer)
+		event_free(target->refresh_timer);
 	if (target->pidfd >= 0)
 		close(target->pidfd);
 	if (target->place.root_fd >= 0)
@@ -121,11 +124,17 @@ void target_count(struct target *target)
 		target->counters = counters;
 }
 
-uint64_t target_in_flight(const struct target *target)
+uint64_t target_records(const struct target *target)
 {
 	uint64_t read = 0;
 	for (size_t i = 0; i < OUTCOME_COUNT; i++)
 		read += target->outcomes[i];
+	return read;
+}
+
+uint64_t target_in_flight(const struct target *target)
+{
+	uint64_t read = target_records(target);
 	uint64_t captured = target->counters.outcomes[OUTCOME_CAPTURED];
 	return captured > read ? captured - read : 0;
 }

@@ -85,9 +85,14 @@ struct target {
 	bool holds_slot, ending;
 	struct lane events, mappings;
 	struct target_unwind unwind;
-	struct arming *arming; /* used in jobs of the events lane alone, as are the next three */
-	struct process_image image;
-	uint64_t last_count, last_cpu_ticks;
+	struct arming *arming; /* used in jobs of the events lane alone, as are the next two */
+	uint64_t last_count, last_cpu_ns;
+	struct event *watch_event; /* on the watch of `arming` */
+	struct event *look_timer;  /* when to look after the events */
+	uint64_t looked_ns;
+	uint32_t look_delay_ms;
+	bool hung_up; /* the watch told that the kernel has ended events */
+	uint64_t checked_records, checked_cpu_ns;
 	size_t threads;
 	struct event *drop_timer;
 	bool expired; /* its profile has been retained for as long as it should be */
@@ -95,6 +100,7 @@ struct target {
 	struct thread_clock *clock;
 	struct address_space space;
 	struct target_table table;
+	struct event *refresh_timer; /* when its mappings may be read again */
 	struct retention *retention;
 	struct window *windows;
 	uint32_t n_pulls;
@@ -138,11 +144,15 @@ enum target_settling {
 };
 /* Brings the target up to date, for at most two seconds, then calls done. */
 void target_settle(struct target *target, enum target_settling what, target_fn done, void *context);
-/* Every second: notices that the process has executed another program, and arms it again, since the kernel ends the events of one that
- * executes a set-id or unreadable program. */
-void target_supervise(struct target *target);
-/* After each drain: reads the mappings again when that is due. */
+/* Its events are armed, or armed anew: looks after them from now on, until target_watch_end. The kernel ends those of a process that executes a
+ * set-id or unreadable program: then it is armed again, or ends with a note when its requester may not look into what it is now. */
+void target_watch_begin(struct target *target);
+void target_watch_end(struct target *target);
+/* Now and then, after a drain: notices that a process runs of which no sample comes, should the watch have missed why. */
+void target_check(struct target *target);
+/* After each drain: reads the mappings again when they have changed, at once or as soon as that is due; forgets threads that are gone. */
 void target_refresh_mappings(struct target *target);
+void target_forget_threads(struct target *target);
 
 /* After each drain: looks for its barrier-lock table again when that is due. */
 void target_refresh_table_if_due(struct target *target);
@@ -158,6 +168,8 @@ void target_unwind_end(struct target *target);
 
 /* A record of this target. */
 void target_record(struct target *target, const struct record *record, size_t bytes);
+/* How many of its records have been read. */
+uint64_t target_records(const struct target *target);
 /* Refreshes counters when live. The ring buffer should have been drained right before. */
 void target_count(struct target *target);
 uint64_t target_in_flight(const struct target *target);

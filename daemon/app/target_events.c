@@ -1,8 +1,6 @@
-/* The perf events of a target: armed, armed anew for another rate or program, watched over, ended. */
+/* The perf events of a target: armed, armed anew for another rate or program, ended. */
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "app/target_job.h"
 #include "base/cleanup.h"
@@ -10,8 +8,6 @@
 #include "collect/proc_maps.h"
 #include "collect/sampler.h"
 #include "reconcile/thread_clock.h"
-
-enum { SILENT_TICKS = 5 }; /* USER_HZ */
 
 static void take_baselines(struct target *target, struct target_job *job)
 {
@@ -61,6 +57,8 @@ static void done_start(struct target_job *job)
 		target->state = SPROF__CONTROL__TARGET_STATE__TARGET_LIVE;
 	target->attached_unix_ns = clock_realtime_ns();
 	target->attached_ns = clock_monotonic_ns();
+	if (!target->ending)
+		target_watch_begin(target);
 	pipeline_update_timer(target->pipeline);
 	target_job_finish(job);
 }
@@ -89,7 +87,6 @@ static void work_attach(void *context)
 		return;
 	if (check_access(job->pidfd, &request->requester, request->pid, &job->err) < 0)
 		return;
-	process_read_image(request->pid, &job->target->image);
 	process_cgroup(request->pid, job->cgroup, sizeof(job->cgroup));
 	process_place_read(request->pid, &job->place);
 	int r = proc_maps_read(request->pid, job->target->pipeline->files, &job->maps);
@@ -205,6 +202,8 @@ static void done_rate(struct target_job *job)
 	job->arming = old;
 	target->threads = job->threads;
 	target->frequency_hz = job->request.frequency_hz;
+	if (!target->ending) /* before the old watch is closed */
+		target_watch_begin(target);
 	target_job_submit_next(job, &target->events, work_close_old, done_close_old);
 }
 
@@ -217,81 +216,6 @@ void target_set_rate(struct target *target, uint32_t frequency_hz, target_fn don
 	}
 	job->request.frequency_hz = frequency_hz;
 	target_job_submit(job, &target->events, work_rate, done_rate);
-}
-
-/* --- counting and supervision --- */
-
-/* Whether the process may run without our events: it has executed another program, or has used CPU time of which the events tell nothing. */
-static bool needs_arming(struct target *target, const struct process *process)
-{
-	struct process_image image;
-	uint64_t count = arming_count(target->arming);
-	bool silent = count == target->last_count && process->cpu_ticks >= target->last_cpu_ticks + SILENT_TICKS;
-	bool executed = process_read_image(target->pid, &image) == 0 &&
-			(image.device != target->image.device || image.inode != target->image.inode);
-	if (executed)
-		target->image = image;
-	if (silent || count != target->last_count)
-		target->last_cpu_ticks = process->cpu_ticks;
-	target->last_count = count;
-	return silent || executed;
-}
-
-static void work_supervise(void *context)
-{
-	struct target_job *job = context;
-	struct target *target = job->target;
-	if (!target->arming || process_read(target->pid, &job->process) < 0 || process_has_exited(target->pidfd))
-		return;
-	target_job_count(job);
-	job->rearm = needs_arming(target, &job->process);
-	if (job->rearm && !target_job_may_look(&job->request.requester, target->pid))
-		error_set(
-			&job->err, EPERM,
-			"exec_not_permitted: the process has executed a program that its requester may not look into");
-}
-
-static void rearmed(void *context, struct target *target, const struct error *err)
-{
-	(void)context;
-	if (err)
-		snprintf(target->note, sizeof(target->note), "not armed again after an exec: %.300s", err->text);
-}
-
-static void done_supervise(struct target_job *job)
-{
-	struct target *target = job->target;
-	target_job_take_counts(job);
-	if (job->process.threads)
-		target->threads = job->process.threads;
-	if (job->err.code) {
-		snprintf(target->note, sizeof(target->note), "%s", job->err.text);
-		target_end(target, SPROF__CONTROL__TARGET_STATE__TARGET_DETACHED, NULL, NULL);
-	} else if (job->rearm && !target->ending) {
-		target->space.wanted = true;
-		target_set_rate(target, target->frequency_hz, rearmed, NULL);
-	}
-	target_job_finish(job);
-}
-
-static int thread_exists(void *context, uint32_t tid)
-{
-	char path[64];
-	const struct target *target = context;
-	snprintf(path, sizeof(path), "/proc/%d/task/%u", (int)target->pid, tid);
-	return access(path, F_OK) == 0;
-}
-
-void target_supervise(struct target *target)
-{
-	if (target->state != SPROF__CONTROL__TARGET_STATE__TARGET_LIVE || target->ending)
-		return;
-	thread_clock_sweep(target->clock, thread_exists, target);
-	if (!target->events.busy) {
-		struct target_job *job = target_job_new(target, NULL, NULL);
-		if (job)
-			target_job_submit(job, &target->events, work_supervise, done_supervise);
-	}
 }
 
 /* --- end --- */
@@ -344,6 +268,7 @@ void target_end(struct target *target, Sprof__Control__TargetState state, target
 	}
 	if (target->exit_event)
 		event_del(target->exit_event);
+	target_watch_end(target);
 	job->end_state = state;
 	job->ends = !target->ending;
 	target->ending = true;

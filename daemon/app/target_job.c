@@ -101,12 +101,17 @@ void target_job_take_counts(struct target_job *job)
 
 static void work_count(void *context)
 {
-	target_job_count(context);
+	struct target_job *job = context;
+	target_job_count(job);
+	if (process_read(job->target->pid, &job->process) < 0)
+		job->process.threads = 0; /* not known */
 }
 
 static void done_count(struct target_job *job)
 {
 	target_job_take_counts(job);
+	if (job->process.threads)
+		job->target->threads = job->process.threads;
 	target_job_finish(job);
 }
 

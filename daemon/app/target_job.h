@@ -1,4 +1,4 @@
-/* The jobs of a target: what target_events.c and target_mappings.c share. */
+/* The jobs of a target: what target_events.c, target_watch.c and target_mappings.c share. */
 #pragma once
 #include "app/pipeline.h"
 #include "app/target.h"
@@ -27,7 +27,7 @@ struct target_job {
 	size_t n_baselines, threads;
 	uint64_t periods, periods_entries;
 	struct target_counters counters;
-	bool periods_known, counted, rearm, ends, has_user;
+	bool periods_known, counted, hung_up, rearm, look_again, ends, has_user;
 	uid_t user;
 	gid_t user_group;
 	Sprof__Control__TargetState end_state;

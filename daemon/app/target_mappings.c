@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "collect/proc_maps.h"
+#include "collect/sampler.h"
 
 enum {
 	SETTLE_SECONDS = 2,
@@ -47,7 +48,12 @@ static void done_mappings(struct target_job *job)
 		clock_monotonic_ns() + (rest_ns < LONGEST_REST_S * NS_PER_S ? rest_ns : LONGEST_REST_S * NS_PER_S);
 	if (space->next_ns < rested_ns)
 		space->next_ns = rested_ns;
+	struct target *target = target_ref(job->target);
 	target_job_finish(job);
+	if (target->holds_slot)
+		sampler_hush(target->pipeline->sampler, target->slot, target->space.next_ns);
+	target_refresh_mappings(target); /* they may have changed again */
+	target_unref(target);
 }
 
 static void read_mappings(struct target *target, target_fn done, void *context)
@@ -61,11 +67,35 @@ static void read_mappings(struct target *target, target_fn done, void *context)
 	target_job_submit(job, &target->mappings, work_mappings, done_mappings);
 }
 
+static void on_refresh(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd, (void)what;
+	target_refresh_mappings(context);
+}
+
+/* Not yet: later, and until then nobody is woken for it. */
+static void refresh_later(struct target *target, uint64_t wait_ns)
+{
+	struct timeval wait = {.tv_sec = (time_t)(wait_ns / NS_PER_S),
+			       .tv_usec = (suseconds_t)(wait_ns % NS_PER_S / 1000 + 1)};
+	sampler_hush(target->pipeline->sampler, target->slot, target->space.next_ns);
+	if (!target->refresh_timer)
+		target->refresh_timer = event_new(target->pipeline->base, -1, 0, on_refresh, target);
+	if (target->refresh_timer) /* else the next drain tries again */
+		event_add(target->refresh_timer, &wait);
+}
+
 void target_refresh_mappings(struct target *target)
 {
-	if (target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && !target->mappings.busy &&
-	    address_space_due(&target->space, clock_monotonic_ns()))
+	struct address_space *space = &target->space;
+	if (target->state != SPROF__CONTROL__TARGET_STATE__TARGET_LIVE || target->ending || !space->wanted ||
+	    target->mappings.busy)
+		return;
+	uint64_t now_ns = clock_monotonic_ns();
+	if (address_space_due(space, now_ns))
 		read_mappings(target, NULL, NULL);
+	else
+		refresh_later(target, space->next_ns - now_ns);
 }
 
 /* --- settle --- */
@@ -118,6 +148,7 @@ void target_settle(struct target *target, enum target_settling what, target_fn d
 		target_job_missing(target, done, context);
 		return;
 	}
+	pipeline_drain(target->pipeline); /* are the mappings still those? */
 	*settling = (struct settling){
 		.target = target_ref(target), .done = done, .context = context, .timer = timer, .pending = 1};
 	struct timeval limit = {.tv_sec = SETTLE_SECONDS};

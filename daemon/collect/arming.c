@@ -16,8 +16,9 @@
 #include "base/clock.h"
 #include "collect/process.h"
 #include "collect/sampler.h"
+#include "collect/watch.h"
 
-enum { MAX_SCAN_SECONDS = 5 };
+enum { MAX_SCAN_SECONDS = 5, WATCH_TRIES = 16 };
 
 /* An event on one thread, and its inherited copies on all threads born of it. */
 struct root {
@@ -30,6 +31,7 @@ struct arming {
 	struct sampler *sampler;
 	struct arming_options options;
 	struct root *roots; /* by tid */
+	struct watch watch;
 	struct arming_baseline *baselines;
 	size_t n_baselines, baselines_room;
 	uint32_t last_root; /* from 1, so that no cookie is 0 */
@@ -39,6 +41,11 @@ struct arming {
 size_t arming_threads(const struct arming *arming)
 {
 	return HASH_COUNT(arming->roots);
+}
+
+int arming_watch_fd(const struct arming *arming)
+{
+	return arming->watch.fd;
 }
 
 uint64_t arming_period_ns(const struct arming *arming)
@@ -270,6 +277,14 @@ static int scan_until_stable(struct arming *arming, struct error *err)
 	return 0;
 }
 
+/* The leader comes first, unless it has ended. Without a watch all else works. */
+static void open_watch(struct arming *arming)
+{
+	const struct root *root = arming->roots;
+	for (int i = 0; root && i < WATCH_TRIES && watch_open(root->tid, &arming->watch) < 0; i++)
+		root = root->hh.next;
+}
+
 int arming_open(struct sampler *sampler, const struct arming_options *options, struct arming **ret, struct error *err)
 {
 	struct arming *arming = calloc(1, sizeof(*arming));
@@ -277,6 +292,7 @@ int arming_open(struct sampler *sampler, const struct arming_options *options, s
 		return error_set(err, ENOMEM, "out of memory");
 	arming->sampler = sampler;
 	arming->options = *options;
+	arming->watch = WATCH_NONE;
 	int r = scan_until_stable(arming, err);
 	if (r == 0 && arming_threads(arming) == 0)
 		r = error_set(err, ESRCH, "process %d exited while it was being attached", options->pid);
@@ -284,6 +300,7 @@ int arming_open(struct sampler *sampler, const struct arming_options *options, s
 		arming_close(arming);
 		return r;
 	}
+	open_watch(arming);
 	*ret = arming;
 	return 0;
 }
@@ -314,6 +331,7 @@ void arming_close(struct arming *arming)
 		close(root->fd);
 		free(root);
 	}
+	watch_close(&arming->watch);
 	free(arming->baselines);
 	free(arming);
 }

@@ -38,6 +38,10 @@ void arming_stop(struct arming *arming);
 /* Stops the events and frees all. NULL is fine. */
 void arming_close(struct arming *arming);
 
+/* An fd that hangs up when these events should be armed anew: the kernel has ended those of the first thread that was found, and of all born of it,
+ * since they have exited or have executed a program with privileges. -1: there is none. It is closed with the arming. */
+int arming_watch_fd(const struct arming *arming);
+
 size_t arming_threads(const struct arming *arming);     /* open events */
 uint64_t arming_period_ns(const struct arming *arming); /* nominal; for cycles that of the frequency asked for */
 

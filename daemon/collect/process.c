@@ -11,10 +11,11 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 
-enum { PF_KTHREAD_FLAG = 0x00200000 }; /* include/linux/sched.h */
+enum { PF_EXITING_FLAG = 0x00000004, PF_KTHREAD_FLAG = 0x00200000 }; /* include/linux/sched.h */
 
 /* Reads a small /proc file whole; NUL-terminated. Bytes read, or -errno. */
 static ssize_t read_small(pid_t pid, const char *name, char *to, size_t bytes)
@@ -48,16 +49,14 @@ int process_parse_stat(const char *text, struct process *ret)
 		length = sizeof(process.comm) - 1;
 	memcpy(process.comm, open + 1, length);
 	unsigned flags;
-	uint64_t user_ticks, system_ticks;
-	/* proc(5): 3 state, 9 flags, 14 utime, 15 stime, 20 num_threads, 22 starttime */
+	/* proc(5): 3 state, 9 flags, 20 num_threads, 22 starttime */
 	if (sscanf(text, "%d", &process.pid) != 1 ||
 	    sscanf(close + 2,
-		   "%c %*d %*d %*d %*d %*d %u %*u %*u %*u %*u %" SCNu64 " %" SCNu64 " %*d %*d %*d %*d %" SCNu32
-		   " %*d %" SCNu64,
-		   &process.state, &flags, &user_ticks, &system_ticks, &process.threads, &process.start_ticks) != 6)
+		   "%c %*d %*d %*d %*d %*d %u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %" SCNu32 " %*d %" SCNu64,
+		   &process.state, &flags, &process.threads, &process.start_ticks) != 4)
 		return -EINVAL;
 	process.is_kernel_thread = flags & PF_KTHREAD_FLAG;
-	process.cpu_ticks = user_ticks + system_ticks;
+	process.is_exiting = flags & PF_EXITING_FLAG;
 	*ret = process;
 	return 0;
 }
@@ -161,15 +160,13 @@ int process_open(pid_t pid, int *ret_pidfd, struct process *ret, struct error *e
 	return 0;
 }
 
-int process_read_image(pid_t pid, struct process_image *ret)
+uint64_t process_cpu_ns(pid_t pid)
 {
-	char path[64];
-	struct stat st;
-	snprintf(path, sizeof(path), "/proc/%d/exe", (int)pid);
-	if (stat(path, &st) < 0)
-		return -errno;
-	*ret = (struct process_image){.device = st.st_dev, .inode = st.st_ino};
-	return 0;
+	clockid_t clock;
+	struct timespec now;
+	if (clock_getcpuclockid(pid, &clock) != 0 || clock_gettime(clock, &now) < 0)
+		return 0;
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
 bool process_has_exited(int pidfd)

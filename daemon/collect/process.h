@@ -14,8 +14,8 @@ struct process {
 	char comm[PROCESS_COMM_BYTES]; /* as it is: any bytes but NUL */
 	char state;                    /* R S D Z ... */
 	bool is_kernel_thread;
+	bool is_exiting;
 	uint64_t start_ticks; /* USER_HZ since boot */
-	uint64_t cpu_ticks;   /* utime + stime, USER_HZ */
 	uint32_t threads;
 };
 
@@ -38,11 +38,8 @@ uint64_t process_start_stack(pid_t tid);
 /* Opens a pidfd and checks, before and after, that it is a live process (not a thread, a kernel thread or a zombie):
  * -ESRCH, -EINVAL, -EOPNOTSUPP with a text for people. *ret_pidfd is the caller's. */
 int process_open(pid_t pid, int *ret_pidfd, struct process *ret, struct error *err);
-/* The program it runs: what fstat says of /proc/PID/exe. -errno when it cannot be seen. */
-struct process_image {
-	uint64_t device, inode;
-};
-int process_read_image(pid_t pid, struct process_image *ret);
+/* CPU time of all its threads, ended ones included; 0 when there is no such process. */
+uint64_t process_cpu_ns(pid_t pid);
 /* Whether the process of this pidfd has exited. */
 bool process_has_exited(int pidfd);
 

@@ -203,6 +203,7 @@ int sampler_slot_acquire(struct sampler *sampler, uint16_t *ret_slot, uint32_t *
 	if (++sampler->last_serial == 0) /* 0 means free */
 		sampler->last_serial = 1;
 	sampler->slot_taken[slot] = true;
+	sampler->skeleton->bss->news[slot] = (struct news){0};
 	write_config(sampler, slot, config_word((struct target_config){.serial = sampler->last_serial}));
 	*ret_slot = slot;
 	*ret_serial = sampler->last_serial;
@@ -283,6 +284,11 @@ void sampler_accept_generation(struct sampler *sampler, uint16_t slot, uint16_t 
 void sampler_check_claims(struct sampler *sampler, uint16_t slot)
 {
 	update_config(sampler, slot, set_flag, TARGET_CHECK_CLAIMS);
+}
+
+void sampler_hush(struct sampler *sampler, uint16_t slot, uint64_t until_ns)
+{
+	__atomic_store_n((uint64_t *)&sampler->skeleton->bss->news[slot].quiet_until_ns, until_ns, __ATOMIC_RELAXED);
 }
 
 size_t sampler_drain(struct sampler *sampler, sampler_record_fn record, void *context)

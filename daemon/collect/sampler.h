@@ -27,7 +27,8 @@ int sampler_program_fd(const struct sampler *sampler);
 int sampler_lists_fd(const struct sampler *sampler);
 int sampler_tables_fd(const struct sampler *sampler);
 
-/* Becomes readable, edge-triggered alone (EPOLLET), when the ring buffer is a quarter full. Below that nobody is woken: drain on a timer. */
+/* Becomes readable, edge-triggered alone (EPOLLET), when the ring buffer is a quarter full, and when a target's record tells of another
+ * program or other mappings than its last (struct news). Otherwise nobody is woken: drain before looking at what has been sampled. */
 int sampler_ring_fd(const struct sampler *sampler);
 
 /* A slot for a new target with a serial of its own; its counters start at zero. -ENOSPC when all are taken. */
@@ -36,6 +37,8 @@ int sampler_slot_acquire(struct sampler *sampler, uint16_t *ret_slot, uint32_t *
 void sampler_slot_release(struct sampler *sampler, uint16_t slot);
 /* From now on only events of this generation are accepted for the slot. */
 void sampler_accept_generation(struct sampler *sampler, uint16_t slot, uint16_t generation);
+/* No wake-ups for changed mappings of this slot before this moment (CLOCK_MONOTONIC), since nobody would look at them. */
+void sampler_hush(struct sampler *sampler, uint16_t slot, uint64_t until_ns);
 /* From now on the slot's threads are told apart by claims, since some may carry two events. Any thread. */
 void sampler_check_claims(struct sampler *sampler, uint16_t slot);
 

@@ -11,6 +11,7 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check_main.h"
@@ -33,7 +34,8 @@ START_TEST(a_plain_line)
 	ck_assert_str_eq(process.comm, "name");
 	ck_assert_int_eq(process.state, 'S');
 	ck_assert(!process.is_kernel_thread);
-	ck_assert_uint_eq(process.cpu_ticks, 100);
+	ck_assert(!process.is_exiting);
+	ck_assert_uint_eq(process.threads, 9);
 	ck_assert_uint_eq(process.start_ticks, 987654);
 }
 END_TEST
@@ -246,18 +248,27 @@ START_TEST(refuses_threads_and_names_their_process)
 }
 END_TEST
 
-START_TEST(the_image_changes_with_exec)
+START_TEST(who_exits_is_known_by_a_flag)
 {
-	struct process_image ours, theirs, none;
-	ck_assert_int_eq(process_read_image(getpid(), &ours), 0);
-	struct child same = start(NULL, false), other = start(NULL, true);
-	ck_assert_int_eq(process_read_image(same.pid, &theirs), 0);
-	ck_assert_uint_eq(theirs.inode, ours.inode);
-	ck_assert_int_eq(process_read_image(other.pid, &theirs), 0);
-	ck_assert(theirs.inode != ours.inode || theirs.device != ours.device);
-	finish(same);
-	finish(other);
-	ck_assert_int_eq(process_read_image(0x3fffffff, &none), -ENOENT);
+	struct process process;
+	ck_assert_int_eq(process_parse_stat("1 (x) R 1 1 1 0 -1 4194564 0 0 0 0 0 0 0 0 20 0 1 0 5", &process), 0);
+	ck_assert(process.is_exiting);
+}
+END_TEST
+
+START_TEST(cpu_time_is_that_of_the_process)
+{
+	uint64_t before_ns = process_cpu_ns(getpid()), own_ns = 0;
+	while (own_ns < before_ns + 20000000) {
+		struct timespec now;
+		clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+		own_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	}
+	uint64_t after_ns = process_cpu_ns(getpid());
+	ck_assert_uint_gt(before_ns, 0);
+	ck_assert_uint_ge(after_ns, own_ns);
+	ck_assert_uint_lt(after_ns, own_ns + 100000000);
+	ck_assert_uint_eq(process_cpu_ns(0x3fffffff), 0);
 }
 END_TEST
 
@@ -366,5 +377,5 @@ END_TEST
 CHECK_MAIN("process", 60, a_plain_line, names_are_chosen_by_the_hostile, long_names_are_cut,
 	   kernel_threads_are_known_by_their_flag, what_is_no_stat_line, every_cut_of_a_line, reads_itself,
 	   opens_the_living_alone, refuses_kernel_threads, refuses_threads_and_names_their_process,
-	   the_image_changes_with_exec, the_cgroup_is_a_path, wholly_own_by_the_rule_of_ptrace,
-	   not_in_another_user_namespace)
+	   who_exits_is_known_by_a_flag, cpu_time_is_that_of_the_process, the_cgroup_is_a_path,
+	   wholly_own_by_the_rule_of_ptrace, not_in_another_user_namespace)
