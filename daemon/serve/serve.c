@@ -110,16 +110,19 @@ static void on_request(struct evhttp_request *http_request, void *context)
 		dispatch(serve, reply, &request);
 }
 
+/* Without connections, whose deadlines it looks at, there are no ticks: the daemon then sleeps. */
+static void tick_later(struct serve *serve)
+{
+	static const struct timeval second = {.tv_sec = 1};
+	if (!event_pending(serve->tick, EV_TIMEOUT, NULL))
+		event_add(serve->tick, &second);
+}
+
 static void on_adopt(evutil_socket_t fd, short events, void *context)
 {
 	(void)fd, (void)events;
 	connection_adopt_all(context);
-}
-
-static void enable_listener(struct evhttp_bound_socket *bound, void *context)
-{
-	(void)context;
-	evconnlistener_enable(evhttp_bound_socket_get_listener(bound));
+	tick_later(context);
 }
 
 static void on_tick(evutil_socket_t fd, short events, void *context)
@@ -132,14 +135,24 @@ static void on_tick(evutil_socket_t fd, short events, void *context)
 		next = TAILQ_NEXT(connection, link);
 		connection_check_deadline(connection, now_ns);
 	}
-	evhttp_foreach_bound_socket(serve->http, enable_listener, NULL);
+	if (!TAILQ_EMPTY(&serve->connections))
+		tick_later(serve);
 }
 
-/* accept failed, most likely for want of fds. The socket stays readable: do not spin, the next tick tries again. */
+static void enable_listener(evutil_socket_t fd, short events, void *listener)
+{
+	(void)fd, (void)events;
+	evconnlistener_enable(listener);
+}
+
+/* accept failed, most likely for want of fds. The socket stays readable: do not spin, try again in a second. (The context is evhttp's own, and
+ * the loop does not run any more once the server is freed.) */
 static void on_accept_error(struct evconnlistener *listener, void *context)
 {
 	(void)context;
-	evconnlistener_disable(listener);
+	static const struct timeval second = {.tv_sec = 1};
+	if (event_base_once(evconnlistener_get_base(listener), -1, EV_TIMEOUT, enable_listener, listener, &second) == 0)
+		evconnlistener_disable(listener);
 }
 
 static int make_http(struct serve *serve)
@@ -170,12 +183,9 @@ static int make_http(struct serve *serve)
 
 static int make_events(struct serve *serve)
 {
-	static const struct timeval second = {.tv_sec = 1};
 	serve->adopt = event_new(serve->base, -1, 0, on_adopt, serve);
-	serve->tick = event_new(serve->base, -1, EV_PERSIST, on_tick, serve);
-	if (!serve->adopt || !serve->tick || event_add(serve->tick, &second) < 0)
-		return -ENOMEM;
-	return 0;
+	serve->tick = event_new(serve->base, -1, 0, on_tick, serve);
+	return serve->adopt && serve->tick ? 0 : -ENOMEM;
 }
 
 static int check_options(const struct serve_options *options, struct error *err)
