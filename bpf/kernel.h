@@ -14,7 +14,17 @@ struct perf_event_attr___attr { /* the user ABI's struct perf_event_attr */
 	__u64 sig_data;
 };
 
+struct timerqueue_node {
+	__s64 expires; /* ktime_t */
+};
+
+struct hrtimer {
+	struct timerqueue_node node;
+};
+
 struct hw_perf_event {
+	struct hrtimer hrtimer; /* of a cpu-clock event */
+	__u64 sample_period;
 	struct local64 prev_count;
 };
 

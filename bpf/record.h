@@ -132,6 +132,7 @@ enum {
 /* What the BPF program counts; one per slot and CPU. */
 struct target_counters {
 	__u64 entries;
+	__u64 late_periods; /* that passed while the timer of an entry was late: the kernel skips them */
 	__u64 outcomes[OUTCOME_COUNT];
 };
 

@@ -449,6 +449,20 @@ static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *
 	return output(walk, n_kernel);
 }
 
+/* How many whole periods the event's timer is late: with interrupts off for so long, or while a hypervisor ran something else. The kernel
+ * counts them as time of the event, and goes on with the next (kernel/events/core.c, perf_swevent_hrtimer). */
+static __u64 late_periods(struct perf_event *event, __u64 cookie)
+{
+	__s64 due_ns = 0;
+	__u64 period_ns = 0;
+	if (!(cookie & COOKIE_CPU_CLOCK))
+		return 0;
+	bpf_core_read(&due_ns, sizeof(due_ns), &event->hw.hrtimer.node.expires);
+	bpf_core_read(&period_ns, sizeof(period_ns), &event->hw.sample_period);
+	__u64 now_ns = bpf_ktime_get_ns();
+	return period_ns && now_ns > (__u64)due_ns ? (now_ns - (__u64)due_ns) / period_ns : 0;
+}
+
 SEC("perf_event")
 int sample(struct bpf_perf_event_data *ctx)
 {
@@ -464,5 +478,6 @@ int sample(struct bpf_perf_event_data *ctx)
 	enum outcome outcome = capture(ctx, event, cookie, config_word);
 	if (outcome < OUTCOME_COUNT) /* always; said for the verifier */
 		count->outcomes[outcome]++;
+	count->late_periods += late_periods(event, cookie); /* last: what we take ourselves may make it late */
 	return 0;
 }

@@ -144,8 +144,8 @@ static void report_entries(FILE *stream, const Sprof__Control__Target *target)
 			target->losses[i]->count);
 	fprintf(stream, " + in flight %" PRIu64 "\n", target->in_flight);
 	report_losses(stream, target->losses, target->n_losses);
-	fprintf(stream, "  not delivered  %" PRId64 " (%.2f %%)\n", target->not_delivered,
-		100 * target->not_delivered_ratio);
+	fprintf(stream, "  not delivered  %" PRId64 " (%.2f %%), of which %" PRIu64 " while a timer was late\n",
+		target->not_delivered, 100 * target->not_delivered_ratio, target->late_periods);
 }
 
 static void report_stack_ends(FILE *stream, const Sprof__Control__Target *target)

@@ -26,7 +26,7 @@ struct account {
 	struct target_counters counters;
 	uint64_t outcomes[OUTCOME_COUNT];
 	uint64_t in_flight;
-	uint64_t periods, periods_entries;
+	uint64_t periods, periods_entries, late_periods;
 	uint64_t unix_ns, monotonic_ns;
 };
 
@@ -70,6 +70,7 @@ static void take_account(struct account *account, const struct target *target)
 		.in_flight = target_in_flight(target),
 		.periods = target->periods,
 		.periods_entries = target->periods_entries,
+		.late_periods = target->late_periods,
 		.unix_ns = clock_realtime_ns(),
 		.monotonic_ns = clock_monotonic_ns(),
 	};
@@ -174,9 +175,12 @@ static void comment_accounts(const struct pull *pull, struct profile *profile)
 			profile_comment(profile, "lost %s %lu: %s", report_outcome_name(outcome),
 					loss_between(begin, end, outcome), report_outcome_text(outcome));
 	if (pull->about.periods_known && end->periods > begin->periods)
-		profile_comment(profile, "not_delivered %ld (the kernel's count / period - entries)",
+		profile_comment(profile,
+				"not_delivered %ld (the kernel's count / period - entries), of which %lu while a timer "
+				"was late",
 				(long)(end->periods - begin->periods) -
-					(long)(end->periods_entries - begin->periods_entries));
+					(long)(end->periods_entries - begin->periods_entries),
+				end->late_periods - begin->late_periods);
 }
 
 static void comment_stacks(const struct pull *pull, struct profile *profile, uint64_t cut)

@@ -132,6 +132,7 @@ Sprof__Control__Target *report_target(struct arena *arena, const struct target *
 	message->in_flight = target_in_flight(target);
 	if (target->periods_known) {
 		message->not_delivered = (int64_t)(target->periods - target->periods_entries);
+		message->late_periods = target->late_periods;
 		message->not_delivered_ratio =
 			target->periods ? (double)message->not_delivered / (double)target->periods : 0;
 	}

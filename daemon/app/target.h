@@ -105,10 +105,11 @@ struct target {
 	struct window *windows;
 	uint32_t n_pulls;
 
-	uint64_t outcomes[OUTCOME_COUNT];  /* the daemon's own, for records it has read */
-	struct target_counters counters;   /* the last consistent look; the final one after the end */
-	uint64_t periods_before;           /* the kernel's count of earlier rates */
-	uint64_t periods, periods_entries; /* the kernel's count now, and the entries at the same moment */
+	uint64_t outcomes[OUTCOME_COUNT]; /* the daemon's own, for records it has read */
+	struct target_counters counters;  /* the last consistent look; the final one after the end */
+	uint64_t periods_before;          /* the kernel's count of earlier rates */
+	/* the kernel's count now; at the same moment the entries, and how many periods passed while a timer was late */
+	uint64_t periods, periods_entries, late_periods;
 	bool periods_known;
 
 	uint64_t attached_unix_ns, attached_ns, ended_unix_ns, ended_ns;

@@ -97,6 +97,7 @@ void target_job_take_counts(struct target_job *job)
 	target->periods = target->periods_before + job->periods;
 	target->periods_known = job->periods_known;
 	target->periods_entries = job->counters.entries;
+	target->late_periods = job->counters.late_periods;
 }
 
 static void work_count(void *context)

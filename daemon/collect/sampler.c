@@ -328,6 +328,7 @@ static bool look(const struct target_counters *per_cpu, int n_cpus, struct targe
 	for (int cpu = 0; cpu < n_cpus; cpu++) {
 		consistent = consistent && is_consistent(&per_cpu[cpu]);
 		ret->entries += per_cpu[cpu].entries;
+		ret->late_periods += per_cpu[cpu].late_periods;
 		for (size_t i = 0; i < OUTCOME_COUNT; i++)
 			ret->outcomes[i] += per_cpu[cpu].outcomes[i];
 	}

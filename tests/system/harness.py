@@ -80,6 +80,17 @@ def threads_cpu_ns(pid):
     return out
 
 
+def threads_turns(pid):
+    """How often its threads have been given a processor, those that live still."""
+    total = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            total += int((task / "schedstat").read_text().split()[2])
+        except (FileNotFoundError, ProcessLookupError):
+            pass
+    return total
+
+
 def as_user(uid, gid=None, groups=()):
     gid = uid if gid is None else gid
     extra = [f"--groups={','.join(map(str, groups))}"] if groups else ["--clear-groups"]

@@ -55,6 +55,7 @@ static void setup(void)
 	sample.hostile.samples = 17;
 	sample.hostile.not_delivered = -2;
 	sample.hostile.not_delivered_ratio = -0.125;
+	sample.hostile.late_periods = 3;
 	sample.hostile.effective_hz = INFINITY;
 	sample.hostile.cpu_ns = 1000000007;
 	sample.hostile.n_losses = sample.hostile.n_stack_ends = 1;
@@ -95,6 +96,7 @@ START_TEST(values_are_there)
 	expect_line(text, "sprofd_entries_total{pid=\"7\",comm=\"xz\"} 0");
 	expect_line(text, "sprofd_target_not_delivered{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\"} -2");
 	expect_line(text, "sprofd_target_not_delivered_ratio{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\"} -0.125");
+	expect_line(text, "sprofd_target_late_periods{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\"} 3");
 	expect_line(text, "sprofd_target_effective_hertz{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\"} +Inf");
 	expect_line(text,
 		    "sprofd_target_cpu_seconds_total{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\"} 1.000000007");

@@ -121,7 +121,8 @@ START_TEST(the_account_of_a_target)
 	target.n_losses = 2;
 	target.stack_ends = ends;
 	target.n_stack_ends = 2;
-	target.not_delivered = -3;
+	target.not_delivered = 5;
+	target.late_periods = 4;
 	target.not_delivered_ratio = 0.0125;
 	target.effective_hz = 98.76;
 	target.note = (char *)"something to know";
@@ -132,7 +133,7 @@ START_TEST(the_account_of_a_target)
 	assert_has("7 (xz): live, 1 thread at 99 Hz of cpu-clock\n");
 	assert_has("150 = samples 100 + ring_full 40 + aged_out 2 + in flight 8\n");
 	assert_has("lost ring_full 40: too slow\n");
-	assert_has("not delivered  -3 (1.25 %)\n");
+	assert_has("not delivered  5 (1.25 %), of which 4 while a timer was late\n");
 	assert_has("effective rate 98.8 Hz");
 	assert_has(" 75.0 %  root: to the end\n");
 	assert_has(" 25.0 %  bad_frame_pointer: no frame pointers\n");
