@@ -149,6 +149,10 @@ class Unix(http.client.HTTPConnection):
         self.sock.connect(self.path)
 
 
+SANITIZER = re.compile(r"(?m)^.*(ERROR: \w+Sanitizer|runtime error: |WARNING: ThreadSanitizer)")
+DAEMONS = []  # of the test that runs, and of its class
+
+
 class Daemon:
     """A private sprofd. config: text of a configuration file; prefix: a command before it (prlimit, setpriv, unshare ...)."""
 
@@ -169,6 +173,8 @@ class Daemon:
         self.sprofctl.chmod(0o755)
         self.prefix, self.args = list(prefix), [f"--log-level={log_level}", *args]
         self.process = None
+        self.last_words = None  # once it has been ended and its log is gone
+        DAEMONS.append(self)
         add_cleanup(self.kill)
         self.start(wait)
 
@@ -188,13 +194,30 @@ class Daemon:
             return False
 
     def kill(self):
-        if self.process and self.process.poll() is None:
+        """Ends it, and is not content with one that has crashed or that a sanitizer complained about."""
+        if self.last_words is not None:
+            return
+        by_itself = self.process is None or self.process.poll() is not None
+        if not by_itself:
             self.process.terminate()
             try:
-                self.process.wait(10)
+                self.process.wait(20)
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+        self.last_words = self.words("by itself" if by_itself else "when told to")
+        code = self.process.returncode if self.process else 0
+        crashed = code < 0 and code not in (-signal.SIGKILL, -signal.SIGTERM) or (not by_itself and code != 0)
+        if crashed or SANITIZER.search(self.log()):
+            raise AssertionError(f"a crash: {self.last_words}")
+
+    def words(self, how="still runs"):
+        """What is to be known of it after a failure: how it ended, the end of its log, all that a sanitizer has to say."""
+        log = self.log()
+        report = SANITIZER.search(log)
+        at = max(0, min(len(log) - 4000, report.start() if report else len(log)))
+        code = self.process.returncode if self.process else None
+        return f"sprofd {self.process.pid if self.process else '-'} {how}, exit status {code}; its log:\n{log[at:][:100_000]}"
 
     def stop(self, number=signal.SIGTERM):
         """A clean end; its exit code."""
@@ -299,7 +322,17 @@ def pprof(*args, env=None):
 
 
 class Case(unittest.TestCase):
-    """A test with helpers; each test has its own daemon unless the class shares one."""
+    """A test with helpers; each test has its own daemon unless the class shares one. When a test fails, so its daemons are heard."""
+
+    def run(self, result=None):
+        result = result or self.defaultTestResult()
+        before = len(result.failures) + len(result.errors)
+        super().run(result)
+        if len(result.failures) + len(result.errors) > before:
+            for daemon in DAEMONS:
+                print(f"\n{self.id()}: {daemon.last_words or daemon.words()}", file=sys.stderr, flush=True)
+        DAEMONS[:] = [daemon for daemon in DAEMONS if daemon.last_words is None]
+        return result
 
     def assert_near(self, value, truth, relative, absolute=0, what="value"):
         room = max(truth * relative, absolute)
