@@ -76,11 +76,7 @@ static void on_drained(evutil_socket_t fd, short what, void *context)
 	for (struct target *target = pipeline->targets; target; target = target->next) {
 		target_refresh_mappings(target);
 		target_refresh_table_if_due(target);
-		for (const struct window *window = target->windows; window; window = window->next) {
-			struct epoch_totals totals;
-			epoch_totals(window->epoch, &totals);
-			window_bytes += totals.bytes;
-		}
+		window_bytes += windows_bytes(&target->windows);
 	}
 	pipeline->windows_full = window_bytes > (uint64_t)WINDOWS_BUDGET_MIB << 20;
 	sweep(pipeline);
@@ -318,7 +314,7 @@ void pipeline_end(struct pipeline *pipeline)
 	}
 	pipeline->ending = true;
 	for (struct target *target = pipeline->targets; target; target = target->next)
-		for (struct window *window = target->windows; window; window = window->next)
+		for (struct window *window = target->windows.open; window; window = window->next)
 			window->cut_short(window->context);
 	event_base_loopexit(pipeline->base, &limit);
 }

@@ -77,18 +77,49 @@ static void take_account(struct account *account, const struct target *target)
 	memcpy(account->outcomes, target->outcomes, sizeof(account->outcomes));
 }
 
+/* A window keeps its samples by itself: what left the retention meanwhile is in it, and what it had no room for is not. */
+static void account_for_window(struct pull *pull, uint64_t samples)
+{
+	struct account *begin = &pull->begin, *end = &pull->end;
+	uint64_t read = 0;
+	for (enum outcome outcome = 0; outcome < OUTCOME_COUNT; outcome++)
+		read += end->outcomes[outcome] - begin->outcomes[outcome];
+	uint64_t malformed = end->outcomes[OUTCOME_MALFORMED_RECORD] - begin->outcomes[OUTCOME_MALFORMED_RECORD];
+	memset(begin->outcomes, 0, sizeof(begin->outcomes));
+	memset(end->outcomes, 0, sizeof(end->outcomes));
+	end->outcomes[OUTCOME_SAMPLE] = samples;
+	end->outcomes[OUTCOME_MALFORMED_RECORD] = malformed;
+	end->outcomes[OUTCOME_STORE_FULL] = read - malformed - samples;
+}
+
+static size_t window_budget_bytes(const struct pull *pull)
+{
+	return (size_t)pull->pipeline->settings->target_mib << 20;
+}
+
 static void close_window(struct pull *pull)
 {
-	if (!pull->window)
-		return;
-	struct window **link = &pull->target->windows;
-	while (*link && *link != pull->window)
-		link = &(*link)->next;
-	if (*link)
-		*link = pull->window->next;
-	epoch_unref(pull->window->epoch);
-	free(pull->window);
+	if (pull->window)
+		windows_close(&pull->target->windows, pull->window);
 	pull->window = NULL;
+}
+
+/* Its samples are those of the profile. */
+static int end_window(struct pull *pull)
+{
+	int r = windows_end(&pull->target->windows, pull->window, window_budget_bytes(pull), &pull->epochs,
+			    &pull->n_epochs);
+	if (r < 0)
+		return r;
+	pull->window = NULL;
+	uint64_t samples = 0;
+	for (size_t i = 0; i < pull->n_epochs; i++) {
+		struct epoch_totals totals;
+		epoch_totals(pull->epochs[i], &totals);
+		samples += totals.samples;
+	}
+	account_for_window(pull, samples);
+	return 0;
 }
 
 static void free_pull(struct pull *pull)
@@ -141,21 +172,6 @@ static uint64_t loss_between(const struct account *begin, const struct account *
 {
 	return end->counters.outcomes[outcome] + end->outcomes[outcome] - begin->counters.outcomes[outcome] -
 	       begin->outcomes[outcome];
-}
-
-/* A window keeps its samples by itself: what left the retention meanwhile is in it, and what it had no room for is not. */
-static void account_for_window(struct pull *pull, uint64_t samples)
-{
-	struct account *begin = &pull->begin, *end = &pull->end;
-	uint64_t read = 0;
-	for (enum outcome outcome = 0; outcome < OUTCOME_COUNT; outcome++)
-		read += end->outcomes[outcome] - begin->outcomes[outcome];
-	uint64_t malformed = end->outcomes[OUTCOME_MALFORMED_RECORD] - begin->outcomes[OUTCOME_MALFORMED_RECORD];
-	memset(begin->outcomes, 0, sizeof(begin->outcomes));
-	memset(end->outcomes, 0, sizeof(end->outcomes));
-	end->outcomes[OUTCOME_SAMPLE] = samples;
-	end->outcomes[OUTCOME_MALFORMED_RECORD] = malformed;
-	end->outcomes[OUTCOME_STORE_FULL] = read - malformed - samples;
 }
 
 /* Entries, and what became of each: they add up. */
@@ -340,16 +356,7 @@ static void build(void *context, struct target *target, const struct error *err)
 	take_account(&pull->end, target);
 	take_about(pull, target);
 	if (pull->window) {
-		pull->epochs = malloc(sizeof(pull->epochs[0]));
-		r = pull->epochs ? 0 : -ENOMEM;
-		if (r == 0) {
-			pull->epochs[0] = epoch_ref(pull->window->epoch);
-			pull->n_epochs = 1;
-		}
-		struct epoch_totals totals;
-		epoch_totals(pull->window->epoch, &totals);
-		account_for_window(pull, totals.samples);
-		close_window(pull); /* from here on nothing is added to the epoch */
+		r = end_window(pull);
 	} else {
 		r = retention_snapshot(target->retention, &pull->epochs, &pull->n_epochs);
 		pull->begin.unix_ns = target->attached_unix_ns;
@@ -400,20 +407,15 @@ static void open_window(void *context, struct target *target, const struct error
 	(void)err;
 	struct pull *pull = context;
 	struct timeval seconds = {.tv_sec = pull->request.seconds};
-	struct window *window = calloc(1, sizeof(*window));
-	if (window)
-		window->epoch = epoch_new((size_t)pull->pipeline->settings->target_mib << 20);
+	struct window *window = windows_open(&target->windows, window_budget_bytes(pull));
+	pull->window = window;
 	pull->timer = event_new(pull->pipeline->base, -1, 0, window_over, pull);
-	if (!window || !window->epoch || !pull->timer) {
-		free(window);
+	if (!window || !pull->timer) {
 		fail_out_of_memory(pull);
 		return;
 	}
 	window->cut_short = window_cut_short;
 	window->context = pull;
-	window->next = target->windows;
-	target->windows = window;
-	pull->window = window;
 	take_account(&pull->begin, target);
 	event_add(pull->timer, &seconds);
 	if (target->ending || pull->client_gone || pull->pipeline->ending)

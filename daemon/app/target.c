@@ -86,14 +86,6 @@ static void count_aged_out(struct target *target, uint64_t aged_out)
 	target->outcomes[OUTCOME_AGED_OUT] += aged_out;
 }
 
-static void feed_windows(struct target *target, const struct sample *sample)
-{
-	if (target->pipeline->windows_full)
-		return; /* as where one has no room: its count tells */
-	for (struct window *window = target->windows; window; window = window->next)
-		(void)epoch_add(window->epoch, sample, NULL); /* what it has no room for is missing from its count */
-}
-
 void target_record(struct target *target, const struct record *record, size_t bytes)
 {
 	struct sample sample;
@@ -109,7 +101,8 @@ void target_record(struct target *target, const struct record *record, size_t by
 		if (retention_add(target->retention, &sample, &new_stack, &aged_out) < 0)
 			outcome = OUTCOME_STORE_FULL;
 		count_aged_out(target, aged_out);
-		feed_windows(target, &sample);
+		if (!target->pipeline->windows_full) /* else as where there is no room: their count tells */
+			windows_add(&target->windows, &sample);
 		if (new_stack)
 			address_space_note_stack(&target->space, sample.maps_version, record->map_count, sample.user,
 						 sample.n_user);

@@ -14,6 +14,7 @@
 #include "app/access.h"
 #include "app/address_space.h"
 #include "app/jobs.h"
+#include "app/windows.h"
 #include "base/error.h"
 #include "bpf/record.h"
 #include "bpf/table.h"
@@ -28,14 +29,6 @@ struct pipeline;
 struct thread_clock;
 
 enum { CGROUP_BYTES = 512 };
-
-/* A pull's samples of the next seconds: an epoch of its own, fed beside the retained ones. */
-struct window {
-	struct window *next;
-	struct epoch *epoch;
-	void (*cut_short)(void *context); /* the target ended */
-	void *context;
-};
 
 /* Its barrier-lock table, as the BPF program has been told. */
 struct target_table {
@@ -102,7 +95,7 @@ struct target {
 	struct target_table table;
 	struct event *refresh_timer; /* when its mappings may be read again */
 	struct retention *retention;
-	struct window *windows;
+	struct windows windows; /* of pulls of its next seconds */
 	uint32_t n_pulls;
 
 	uint64_t outcomes[OUTCOME_COUNT]; /* the daemon's own, for records it has read */

@@ -251,7 +251,7 @@ static void done_end(struct target_job *job)
 		sampler_slot_release(pipeline->sampler, target->slot);
 		target->holds_slot = false;
 	}
-	for (struct window *window = target->windows, *next; window; window = next) {
+	for (struct window *window = target->windows.open, *next; window; window = next) {
 		next = window->next;
 		window->cut_short(window->context); /* may close it */
 	}

@@ -1,4 +1,4 @@
-foreach(name IN ITEMS access address_space jobs listener notify settings)
+foreach(name IN ITEMS access address_space jobs listener notify settings windows)
   sprof_unit_test(test_${name} app)
 endforeach()
 
