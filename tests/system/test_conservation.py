@@ -14,14 +14,13 @@ class Conservation(Case):
         target = Target(self, "spin", "--threads=2")
         daemon.attach(target.pid, 10000)
         armed_ns = harness.cpu_ns(target.pid)
-        looks, end = 0, time.monotonic() + 6
-        while time.monotonic() < end:
+        looks = 0
+        while looks <= 50 or harness.cpu_ns(target.pid) < armed_ns + 4e9:
             t = daemon.target(target.pid)
             self.assert_conserved(t)
             self.assertGreaterEqual(number(t, "in_flight"), 0)
             looks += 1
             time.sleep(0.05)
-        self.assertGreater(looks, 50)
         busy = daemon.target(target.pid)
         self.assertEqual(losses(busy), {}, "lost on two busy threads at 10 kHz")
         truth = target.finish()
@@ -33,7 +32,7 @@ class Conservation(Case):
         profile = daemon.pull(target.pid)
         self.assertEqual(profile.count(), number(t, "samples"))
         self.assertEqual(profile.cpu_ns(), number(t, "cpu_ns"))
-        self.assertGreater(number(t, "entries"), (truth["process_cpu_ns"] - armed_ns) * 10000e-9 * 0.98)
+        self.assertGreater(number(t, "entries") + number(t, "late_periods"), (truth["process_cpu_ns"] - armed_ns) * 10000e-9 * 0.98)
         text = "\n".join(profile.comments)
         self.assertIn(str(number(t, "samples")), text, "the comments do not say how many samples")
         self.assertRegex(text, "not_delivered|not delivered")
@@ -65,9 +64,9 @@ class Conservation(Case):
         daemon = Daemon(self, config="[memory]\nring_mib = 1\n")
         target = Target(self, "deep", "--depth=500")
         daemon.attach(target.pid, 5000)
-        time.sleep(0.3)
+        harness.let_run(target.pid, 0.2)
         daemon.process.send_signal(harness.signal.SIGSTOP)
-        time.sleep(1)
+        harness.let_run(target.pid, 0.7)
         daemon.process.send_signal(harness.signal.SIGCONT)
         time.sleep(0.3)
         target.finish()

@@ -56,6 +56,22 @@ static void drain_for(struct tally *tally, unsigned ms)
 	}
 }
 
+static uint64_t total_runtime_ns(const struct busy_child *child)
+{
+	uint64_t total_ns = 0;
+	for (int i = 0; i < child->shared->n; i++)
+		total_ns += busy_runtime_ns(child, i);
+	return total_ns;
+}
+
+/* Until the child has had so much CPU time, whoever else wants the processors. */
+static void drain_while_it_runs(struct tally *tally, unsigned cpu_ms)
+{
+	uint64_t end_ns = total_runtime_ns(tally->child) + cpu_ms * NS_PER_MS;
+	while (total_runtime_ns(tally->child) < end_ns)
+		drain_for(tally, 20);
+}
+
 static void setup(void)
 {
 	struct sampler_options options = {.ring_bytes = RING_BYTES};
@@ -118,12 +134,13 @@ START_TEST(each_thread_by_its_cpu_time)
 	for (int i = 0; i < THREADS; i++)
 		before_ns[i] = busy_runtime_ns(&child, i);
 	arming_start(arming);
-	drain_for(&tally, 1500);
+	drain_while_it_runs(&tally, 2000);
 	struct target_counters counters = settle(arming, &tally);
 	for (int i = 0; i < THREADS; i++) {
 		double cpu_s = (double)(busy_runtime_ns(&child, i) - before_ns[i]) / NS_PER_S;
 		/* The thread goes on between the two looks and the events; the machine is shared with others. */
-		ck_assert_msg(fabs((double)tally.count[i] - cpu_s * HZ) <= 0.05 * cpu_s * HZ + 40,
+		ck_assert_msg(fabs((double)tally.count[i] - cpu_s * HZ) <=
+				      0.05 * cpu_s * HZ + 40 + (double)counters.late_periods,
 			      "thread %d: %d samples in %f s", i, (int)tally.count[i], cpu_s);
 		if (i > 0)
 			ck_assert_uint_gt(tally.count[i], 100);
@@ -131,9 +148,9 @@ START_TEST(each_thread_by_its_cpu_time)
 	bool known;
 	double periods = (double)arming_periods(arming, &known);
 	ck_assert(known);
-	/* A machine that is shared with others skips some (tests/system holds a busy target against 0.5 %); none comes twice. */
+	/* What the kernel skips since its timer is late is counted; none comes twice. */
 	ck_assert_double_le((double)counters.entries, periods + THREADS);
-	ck_assert_double_ge((double)counters.entries, 0.9 * periods - THREADS);
+	ck_assert_double_ge((double)(counters.entries + counters.late_periods), 0.98 * periods - THREADS);
 	ck_assert_uint_eq(counters.entries, tally.records); /* no claims are needed, no rate changed */
 	arming_close(arming);
 	sampler_slot_release(sampler, slot);
@@ -190,12 +207,12 @@ START_TEST(threads_born_while_arming_are_sampled_once)
 			usleep(1000);
 	tally.strangers = 0; /* until now one could be sampled before it had told its number */
 	uint64_t before_ns[ALL], count_before[ALL];
-	drain_for(&tally, 200);
+	drain_while_it_runs(&tally, 200);
 	for (int i = 0; i < ALL; i++) {
 		before_ns[i] = busy_runtime_ns(&child, i);
 		count_before[i] = tally.count[i];
 	}
-	drain_for(&tally, 3000);
+	drain_while_it_runs(&tally, 5000);
 	struct target_counters counters = settle(arming, &tally);
 	uint64_t total = 0;
 	double total_s = 0;
@@ -203,13 +220,13 @@ START_TEST(threads_born_while_arming_are_sampled_once)
 		double cpu_s = (double)(busy_runtime_ns(&child, i) - before_ns[i]) / NS_PER_S, expected = cpu_s * HZ;
 		double count = (double)(tally.count[i] - count_before[i]);
 		/* Twice what is right, or nothing, is far outside of any bound. */
-		ck_assert_msg(fabs(count - expected) <= 5 * sqrt(expected) + 12,
+		ck_assert_msg(fabs(count - expected) <= 5 * sqrt(expected) + 12 + (double)counters.late_periods / 10,
 			      "thread %d of %d (%d born while arming): %f for %f", i, ALL, born - EARLY, count,
 			      expected);
 		total += tally.count[i] - count_before[i];
 		total_s += cpu_s;
 	}
-	ck_assert_double_le(fabs((double)total - total_s * HZ), 0.1 * total_s * HZ);
+	ck_assert_double_le(fabs((double)total - total_s * HZ), 0.1 * total_s * HZ + (double)counters.late_periods);
 	printf("%d threads were born while arming; %d events were second ones\n", born - EARLY,
 	       (int)counters.outcomes[OUTCOME_DUPLICATE_EVENT]);
 	ck_assert_uint_eq(counters.outcomes[OUTCOME_CLAIM_TABLE_FULL], 0);
@@ -237,14 +254,15 @@ START_TEST(a_second_event_on_a_thread_does_not_count)
 		before_ns[i] = busy_runtime_ns(&child, i);
 	arming_start(first);
 	arming_start(second);
-	drain_for(&tally, 1000);
+	drain_while_it_runs(&tally, 1500);
 	arming_stop(first);
 	struct target_counters counters = settle(second, &tally);
 	ck_assert_uint_gt(counters.outcomes[OUTCOME_DUPLICATE_EVENT], 100);
 	for (int i = 2; i < THREADS; i++) {
 		double expected = (double)(busy_runtime_ns(&child, i) - before_ns[i]) / NS_PER_S * HZ;
-		ck_assert_msg(fabs((double)tally.count[i] - expected) <= 0.05 * expected + 40, "thread %d: %d for %f",
-			      i, (int)tally.count[i], expected);
+		ck_assert_msg(fabs((double)tally.count[i] - expected) <=
+				      0.05 * expected + 40 + (double)counters.late_periods,
+			      "thread %d: %d for %f", i, (int)tally.count[i], expected);
 	}
 	arming_close(first);
 	arming_close(second);
@@ -262,7 +280,7 @@ START_TEST(claims_end_with_their_target)
 	sampler_check_claims(sampler, slot);
 	struct arming *arming = arm(&child, 0, HZ);
 	arming_start(arming);
-	drain_for(&tally, 300);
+	drain_while_it_runs(&tally, 400);
 	settle(arming, &tally);
 	arming_close(arming);
 	sampler_slot_release(sampler, slot);
@@ -274,7 +292,7 @@ START_TEST(claims_end_with_their_target)
 	sampler_check_claims(sampler, slot);
 	arming = arm(&child, 0, HZ);
 	arming_start(arming);
-	drain_for(&again, 500);
+	drain_while_it_runs(&again, 800);
 	struct target_counters counters = settle(arming, &again);
 	ck_assert_uint_eq(counters.outcomes[OUTCOME_DUPLICATE_EVENT], 0);
 	for (int i = 2; i < THREADS; i++)
@@ -293,16 +311,16 @@ START_TEST(a_change_of_rate_loses_nothing)
 	setup();
 	struct arming *slow = arm(&child, 0, SLOW_HZ);
 	arming_start(slow);
-	drain_for(&tally, 600);
+	drain_while_it_runs(&tally, 800);
 	struct arming *fast = arm(&child, 1, FAST_HZ);
 	arming_start(fast);
-	drain_for(&tally, 60);
+	drain_while_it_runs(&tally, 80);
 	ck_assert_uint_eq(tally.count_of_generation[1], 0); /* not accepted yet */
 	sampler_accept_generation(sampler, slot, 1);
 	arming_stop(slow);
 	arming_close(slow);
 	uint64_t slow_records = tally.count_of_generation[0];
-	drain_for(&tally, 600);
+	drain_while_it_runs(&tally, 800);
 	struct target_counters counters = settle(fast, &tally);
 	ck_assert_uint_le(tally.count_of_generation[0], slow_records + 60); /* what lay in the ring */
 	ck_assert_uint_gt(tally.count_of_generation[0], 50);
@@ -311,8 +329,8 @@ START_TEST(a_change_of_rate_loses_nothing)
 	ck_assert_uint_eq(counters.entries, tally.records + counters.outcomes[OUTCOME_NOT_CURRENT_RATE]);
 	/* At no moment were there no samples: across the change no thread ran for longer than some periods without one. */
 	for (int i = 1; i < THREADS; i++)
-		ck_assert_msg(tally.widest_ns[i] <= 6 * NS_PER_S / SLOW_HZ, "thread %d: %d us without a sample", i,
-			      (int)(tally.widest_ns[i] / 1000));
+		ck_assert_msg(tally.widest_ns[i] <= (6 + counters.late_periods) * NS_PER_S / SLOW_HZ,
+			      "thread %d: %d us without a sample", i, (int)(tally.widest_ns[i] / 1000));
 	arming_close(fast);
 	sampler_free(sampler);
 	busy_stop(&child);
@@ -328,7 +346,9 @@ START_TEST(a_full_ring_is_counted)
 	ck_assert_int_eq(sampler_slot_acquire(sampler, &slot, &serial, &err), 0);
 	struct arming *arming = arm(&child, 0, HZ);
 	arming_start(arming);
-	usleep(500000); /* nobody drains */
+	uint64_t end_ns = total_runtime_ns(&child) + 500 * NS_PER_MS;
+	while (total_runtime_ns(&child) < end_ns)
+		usleep(20000); /* nobody drains */
 	arming_stop(arming);
 	sampler_drain(sampler, on_record, &tally);
 	struct target_counters counters;
