@@ -386,11 +386,12 @@ static bool is_news(const struct record *record)
 	struct news *last = &news[record->slot & (MAX_TARGET_SLOTS - 1)];
 	__u64 seen = NEWS_SEEN(record->exec_id, record->exec_pages, record->map_count);
 	__u64 changed = seen ^ last->seen, now = record->time_ns;
-	if (!changed || now < last->woken_ns + NEWS_REST_NS)
+	bool aged = record->flags & RECORD_TABLE_AGED;
+	if ((!changed && !aged) || now < last->woken_ns + NEWS_REST_NS)
 		return false;
-	if (!NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)
+	if (!aged && !NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)
 		return false;
-	if (!NEWS_IS_EXECUTABLE(changed) && now < last->woken_ns + NEWS_MAPPINGS_REST_NS)
+	if (!aged && !NEWS_IS_EXECUTABLE(changed) && now < last->woken_ns + NEWS_MAPPINGS_REST_NS)
 		return false;
 	last->seen = seen;
 	last->woken_ns = now;

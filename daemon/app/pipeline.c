@@ -75,7 +75,7 @@ static void on_drained(evutil_socket_t fd, short what, void *context)
 	uint64_t window_bytes = 0;
 	for (struct target *target = pipeline->targets; target; target = target->next) {
 		target_refresh_mappings(target);
-		target_refresh_table_if_due(target);
+		target_refresh_table(target);
 		window_bytes += windows_bytes(&target->windows);
 	}
 	pipeline->windows_full = window_bytes > (uint64_t)WINDOWS_BUDGET_MIB << 20;

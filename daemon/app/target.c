@@ -15,6 +15,7 @@ static void free_target(struct target *target)
 	if (target->exit_event)
 		event_free(target->exit_event);
 	target_watch_end(target);
+	target_table_end(target);
 	if (target->drop_timer)
 		event_free(target->drop_timer);
 	if (target->refresh_timer)

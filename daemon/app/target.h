@@ -33,18 +33,20 @@ enum { CGROUP_BYTES = 512 };
 /* Its barrier-lock table, as the BPF program has been told. */
 struct target_table {
 	bool wanted;    /* is to be looked for */
+	bool busy;      /* a job is looking */
 	bool published; /* config is in force */
 	bool seen;      /* the next two are of a record */
 	uint32_t map_count;
 	uint64_t exec_id;
 	uint64_t next_ns, interval_ns; /* no look before this moment; between looks that find nothing new */
+	struct event *timer;           /* for that moment */
 	struct table_config config;
 	char problem[ERROR_TEXT_BYTES]; /* why a table that it publishes is not used; empty: no such */
 };
 
 /* What the sampling program knows of the target's code. Event loop only; `list` is the job's while one runs. */
 struct target_unwind {
-	bool busy; /* a job runs */
+	bool busy;               /* a job runs */
 	struct unwind_list list; /* what is shown */
 	struct maps *shown;      /* the snapshot of which it was made; NULL: none */
 	struct maps *next;       /* of which one is to be made, when the job that runs is done */
@@ -148,8 +150,9 @@ void target_check(struct target *target);
 void target_refresh_mappings(struct target *target);
 void target_forget_threads(struct target *target);
 
-/* After each drain: looks for its barrier-lock table again when that is due. */
-void target_refresh_table_if_due(struct target *target);
+/* After each drain: looks for its barrier-lock table again when that is due, or sets a timer. */
+void target_refresh_table(struct target *target);
+void target_table_end(struct target *target);
 /* What a record tells of the table. */
 void target_note_table(struct target *target, const struct record *record);
 

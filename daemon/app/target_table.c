@@ -97,25 +97,66 @@ void target_job_take_table(struct target_job *job)
 
 static void done_table(struct target_job *job)
 {
-	pipeline_drain(job->target->pipeline); /* has it executed another program meanwhile? */
+	struct target *target = target_ref(job->target);
+	pipeline_drain(target->pipeline); /* has it executed another program meanwhile? */
 	target_job_take_table(job);
 	target_job_finish(job);
+	target_refresh_table(target); /* it may have changed again */
+	target_unref(target);
+}
+
+/* Whatever came of it. */
+static void looked(void *context, struct target *target, const struct error *err)
+{
+	(void)context, (void)err;
+	target->table.busy = false;
 }
 
 static void refresh_table(struct target *target)
 {
 	struct target_table *table = &target->table;
-	struct target_job *job = target_job_new(target, NULL, NULL);
+	struct target_job *job = target_job_new(target, looked, NULL);
 	if (!job)
 		return;
 	table->wanted = false;
+	table->busy = true;
 	job->exec_id = table->seen ? table->exec_id : 0;
 	target_job_submit(job, &target->mappings, work_table, done_table);
 }
 
-void target_refresh_table_if_due(struct target *target)
+static void on_time(evutil_socket_t fd, short what, void *context)
 {
-	if (target->state == SPROF__CONTROL__TARGET_STATE__TARGET_LIVE && target->table.wanted &&
-	    !target->mappings.busy && clock_monotonic_ns() >= target->table.next_ns)
+	(void)fd, (void)what;
+	target_refresh_table(context);
+}
+
+static void refresh_later(struct target *target, uint64_t wait_ns)
+{
+	struct target_table *table = &target->table;
+	struct timeval wait = {.tv_sec = (time_t)(wait_ns / NS_PER_S),
+			       .tv_usec = (suseconds_t)(wait_ns % NS_PER_S / 1000 + 1)};
+	if (!table->timer)
+		table->timer = event_new(target->pipeline->base, -1, 0, on_time, target);
+	if (table->timer) /* else the next drain tries again */
+		event_add(table->timer, &wait);
+}
+
+void target_refresh_table(struct target *target)
+{
+	struct target_table *table = &target->table;
+	uint64_t now_ns = clock_monotonic_ns();
+	if (target->state != SPROF__CONTROL__TARGET_STATE__TARGET_LIVE || target->ending || !table->wanted ||
+	    table->busy)
+		return;
+	if (now_ns >= table->next_ns)
 		refresh_table(target);
+	else
+		refresh_later(target, table->next_ns - now_ns);
+}
+
+void target_table_end(struct target *target)
+{
+	if (target->table.timer)
+		event_free(target->table.timer);
+	target->table.timer = NULL;
 }
