@@ -3,8 +3,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 
+#include "base/cleanup.h"
 #include "collect/proc_maps.h"
 #include "collect/process.h"
 #include "collect/process_memory.h"
@@ -156,6 +160,9 @@ int barrier_table_process_read(pid_t pid, struct barrier_table_process *ret)
 /* --- finding --- */
 
 struct candidates {
+	bool device_known;
+	uint32_t device_major,
+		device_minor; /* of all memfds: a file that only has the name may be of a file system that never answers */
 	struct {
 		uint64_t start, end;
 	} mappings[MAX_CANDIDATES];
@@ -168,10 +175,24 @@ bool barrier_table_is_mapping(const struct proc_maps_line *line)
 	       line->protection[0] == 'r' && line->protection[3] == 's';
 }
 
+int barrier_table_memfd_device(uint32_t *ret_major, uint32_t *ret_minor)
+{
+	struct stat st;
+	_cleanup_close_ int fd = memfd_create("sprofd", MFD_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	*ret_major = major(st.st_dev);
+	*ret_minor = minor(st.st_dev);
+	return 0;
+}
+
 static int find(void *context, const struct proc_maps_line *line)
 {
 	struct candidates *candidates = context;
 	if (!barrier_table_is_mapping(line))
+		return 0;
+	if (candidates->device_known &&
+	    (line->device_major != candidates->device_major || line->device_minor != candidates->device_minor))
 		return 0;
 	if (candidates->n && line->start < candidates->mappings[candidates->n - 1].end)
 		return 0; /* seen already */
@@ -322,6 +343,7 @@ int barrier_table_read(pid_t pid, struct barrier_table *ret, struct error *err)
 	struct candidates candidates = {.n = 0};
 	struct barrier_table table;
 	pid_t tid = process_living_thread(pid);
+	candidates.device_known = barrier_table_memfd_device(&candidates.device_major, &candidates.device_minor) == 0;
 	int r = barrier_table_process_read(pid, &process);
 	if (r == 0)
 		r = proc_maps_for_each(tid, find, &candidates);

@@ -23,7 +23,7 @@ struct barrier_table {
 	pid_t tid;           /* a thread by which the process's memory can be read: pid, unless its leader has ended */
 };
 
-/* Finds and reads the table of process pid. Of several the valid one at the lowest address counts; one that is the process's own goes before one that
+/* Finds and reads the table of process pid: a memfd by its name and its device, whose header is valid. Of several the valid one at the lowest address counts; one that is the process's own goes before one that
  * is not. 0 (*ret may be of a foreign process: look);
  * -ENOENT: it publishes none;
  * -EAGAIN: one that is just being made, taken away or changed: try again later (a fixed number of tries has been made);
@@ -35,6 +35,9 @@ int barrier_table_read(pid_t pid, struct barrier_table *ret, struct error *err);
 
 /* Whether the mapping has the name and the form of a table's: shared, readable, at offset 0, "/memfd:SPROF_BLT (deleted)". */
 bool barrier_table_is_mapping(const struct proc_maps_line *line);
+
+/* The device that /proc/PID/maps shows for every memfd (the kernel's own tmpfs). -errno. */
+int barrier_table_memfd_device(uint32_t *ret_major, uint32_t *ret_minor);
 
 /* Whether this header can be that of a table whose mapping begins at start and is `bytes` long; whose it is does not matter. Pure.
  * 0; -EPROTO with err; -EAGAIN with err: magic is 0. Once it is 0 every array lies inside the mapping, behind the header, and nothing overflows. */
