@@ -10,6 +10,7 @@
 #include "app/pipeline.h"
 #include "app/pull.h"
 #include "app/report.h"
+#include "app/table_request.h"
 #include "serve/openmetrics.h"
 
 enum { REPORT_BUDGET_MIB = 16 };
@@ -218,6 +219,11 @@ static void handle_target(void *context, struct serve_reply *reply, uint32_t pid
 		serve_reply_error(reply, &err);
 }
 
+static void handle_table(void *context, struct serve_reply *reply, uint32_t pid)
+{
+	table_request_start(context, reply, (pid_t)pid);
+}
+
 /* A line of the index. The process chose its name: it must not drive the terminal of who reads it. */
 static void print_target(FILE *file, const struct target *target)
 {
@@ -264,6 +270,7 @@ const struct serve_handlers *handlers_table(void)
 		.detach = handle_detach,
 		.list = handle_list,
 		.target = handle_target,
+		.table = handle_table,
 		.status = handle_status,
 		.metrics = handle_metrics,
 		.index = handle_index,

@@ -25,6 +25,8 @@ struct pipeline {
 	struct unwind_maps *unwind_maps;
 	struct jobs *control;  /* short work on the kernel */
 	struct jobs *builders; /* profiles */
+	struct jobs *lookers;  /* at barrier-lock tables: apart, since a process can make its reader wait */
+	struct table_request *table_requests; /* that are under way */
 	struct serve *serve;
 	struct access_policy policy;
 	struct target *targets; /* one for each number at most */

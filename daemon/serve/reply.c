@@ -228,6 +228,11 @@ void serve_reply_on_gone(struct serve_reply *reply, void (*gone)(void *context),
 	reply->gone_context = context;
 }
 
+bool serve_reply_wants_protobuf(const struct serve_reply *reply)
+{
+	return reply->wanted == MEDIA_PROTOBUF;
+}
+
 const struct serve_peer *serve_reply_peer(const struct serve_reply *reply)
 {
 	return &reply->peer;

@@ -10,15 +10,17 @@
 
 enum { MAX_SECONDS = 86400 };
 #define TARGETS_PREFIX "/v1/targets/"
+#define TABLE_SUFFIX   "/table"
 #define ROUTES                                                                                              \
 	"GET /debug/pprof/, GET /debug/pprof/profile?pid=N[&seconds=S][&symbols=0], GET|POST /v1/targets, " \
 	"GET|DELETE|PATCH "                                                                                 \
-	"/v1/targets/PID, "                                                                                 \
+	"/v1/targets/PID, GET /v1/targets/PID/table, "                                                      \
 	"GET /v1/status, GET /metrics"
 
 /* What each method does to a path. HEAD is served as GET wherever GET is. */
 struct route {
-	const char *path; /* TARGETS_PREFIX: followed by a pid */
+	const char *path;   /* TARGETS_PREFIX: followed by a pid */
+	const char *suffix; /* and then by this; NULL: by nothing */
 	struct {
 		enum method method;
 		enum action action;
@@ -26,13 +28,16 @@ struct route {
 };
 
 static const struct route routes[] = {
-	{"/debug/pprof/", {{METHOD_GET, ACTION_INDEX}}},
-	{"/debug/pprof", {{METHOD_GET, ACTION_INDEX_REDIRECT}}},
-	{"/debug/pprof/profile", {{METHOD_GET, ACTION_PULL}}},
-	{"/v1/targets", {{METHOD_GET, ACTION_LIST}, {METHOD_POST, ACTION_ATTACH}}},
-	{TARGETS_PREFIX, {{METHOD_GET, ACTION_TARGET}, {METHOD_DELETE, ACTION_DETACH}, {METHOD_PATCH, ACTION_RATE}}},
-	{"/v1/status", {{METHOD_GET, ACTION_STATUS}}},
-	{"/metrics", {{METHOD_GET, ACTION_METRICS}}},
+	{"/debug/pprof/", NULL, {{METHOD_GET, ACTION_INDEX}}},
+	{"/debug/pprof", NULL, {{METHOD_GET, ACTION_INDEX_REDIRECT}}},
+	{"/debug/pprof/profile", NULL, {{METHOD_GET, ACTION_PULL}}},
+	{"/v1/targets", NULL, {{METHOD_GET, ACTION_LIST}, {METHOD_POST, ACTION_ATTACH}}},
+	{TARGETS_PREFIX,
+	 NULL,
+	 {{METHOD_GET, ACTION_TARGET}, {METHOD_DELETE, ACTION_DETACH}, {METHOD_PATCH, ACTION_RATE}}},
+	{TARGETS_PREFIX, TABLE_SUFFIX, {{METHOD_GET, ACTION_TABLE}}},
+	{"/v1/status", NULL, {{METHOD_GET, ACTION_STATUS}}},
+	{"/metrics", NULL, {{METHOD_GET, ACTION_METRICS}}},
 };
 enum { VERBS = sizeof(routes[0].verbs) / sizeof(routes[0].verbs[0]) };
 
@@ -66,14 +71,22 @@ static int parse_bounded(const char *name, const char *text, size_t length, uint
 	return 0;
 }
 
+/* How long the pid is in a path that this route takes; 0: it takes it not. */
+static size_t pid_length(const struct route *route, const char *path)
+{
+	size_t prefix = strlen(TARGETS_PREFIX);
+	if (strcmp(route->path, TARGETS_PREFIX) != 0 || strncmp(path, TARGETS_PREFIX, prefix) != 0)
+		return 0;
+	size_t length = strcspn(path + prefix, "/");
+	return strcmp(path + prefix + length, route->suffix ? route->suffix : "") == 0 ? length : 0;
+}
+
 static const struct route *find_route(const char *path)
 {
 	for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
 		const struct route *route = &routes[i];
-		if (strcmp(route->path, TARGETS_PREFIX) == 0
-			    ? strncmp(path, TARGETS_PREFIX, strlen(TARGETS_PREFIX)) == 0 &&
-				      path[strlen(TARGETS_PREFIX)] && !strchr(path + strlen(TARGETS_PREFIX), '/')
-			    : strcmp(path, route->path) == 0)
+		bool fixed = strcmp(route->path, TARGETS_PREFIX) != 0;
+		if (fixed ? strcmp(path, route->path) == 0 : pid_length(route, path) > 0)
 			return route;
 	}
 	return NULL;
@@ -193,9 +206,10 @@ static int parse_arguments(const struct request_text *text, const struct route *
 		error_set(err, EINVAL, "%s takes no parameters", route->path);
 		return 400;
 	}
-	if (strcmp(route->path, TARGETS_PREFIX) == 0) {
+	size_t length = pid_length(route, text->path);
+	if (length) {
 		const char *pid = text->path + strlen(TARGETS_PREFIX);
-		int status = parse_bounded("pid", pid, strlen(pid), BODY_MAX_PID, &request->pid, err);
+		int status = parse_bounded("pid", pid, length, BODY_MAX_PID, &request->pid, err);
 		if (status)
 			return status;
 	}

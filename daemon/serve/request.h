@@ -34,6 +34,7 @@ enum action {
 	ACTION_LIST,
 	ACTION_ATTACH,
 	ACTION_TARGET,
+	ACTION_TABLE,
 	ACTION_RATE,
 	ACTION_DETACH,
 	ACTION_STATUS,
@@ -42,7 +43,7 @@ enum action {
 
 struct request {
 	enum action action;
-	uint32_t pid;                         /* TARGET, RATE, DETACH */
+	uint32_t pid;                         /* TARGET, TABLE, RATE, DETACH */
 	uint32_t frequency_hz;                /* RATE */
 	struct serve_pull pull;               /* PULL */
 	Sprof__Control__AttachRequest attach; /* ATTACH; holds no memory of its own */

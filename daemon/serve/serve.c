@@ -68,6 +68,9 @@ static void dispatch(struct serve *serve, struct serve_reply *reply, const struc
 	case ACTION_TARGET:
 		handlers->target(serve->context, reply, request->pid);
 		break;
+	case ACTION_TABLE:
+		handlers->table(serve->context, reply, request->pid);
+		break;
 	case ACTION_RATE:
 		handlers->rate(serve->context, reply, request->pid, request->frequency_hz);
 		break;

@@ -46,6 +46,8 @@ void serve_reply_error(struct serve_reply *reply, const struct error *err);
 /* Called (once, from the event loop or from serve_free) when the client goes away before the reply was sent. The reply must still be
  * completed: in gone itself, or at any time after, also after serve_free. */
 void serve_reply_on_gone(struct serve_reply *reply, void (*gone)(void *context), void *context);
+/* Whether a message should go out as protobuf, else as JSON: for who encodes a large one on another thread, and sends serve_reply_bytes. */
+bool serve_reply_wants_protobuf(const struct serve_reply *reply);
 const struct serve_peer *serve_reply_peer(const struct serve_reply *reply);
 
 struct serve_pull {
@@ -62,6 +64,7 @@ struct serve_handlers {
 	void (*detach)(void *context, struct serve_reply *reply, uint32_t pid);
 	void (*list)(void *context, struct serve_reply *reply);                 /* GET /v1/targets */
 	void (*target)(void *context, struct serve_reply *reply, uint32_t pid); /* GET /v1/targets/PID */
+	void (*table)(void *context, struct serve_reply *reply, uint32_t pid);  /* GET /v1/targets/PID/table */
 	void (*status)(void *context, struct serve_reply *reply);
 	void (*metrics)(void *context, struct serve_reply *reply); /* GET /metrics */
 	void (*index)(void *context, struct serve_reply *reply);   /* GET /debug/pprof/ */

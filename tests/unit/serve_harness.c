@@ -94,6 +94,11 @@ static void on_target(void *context, struct serve_reply *reply, uint32_t pid)
 	(void)context;
 	reply_text(reply, "target %u", pid);
 }
+static void on_table(void *context, struct serve_reply *reply, uint32_t pid)
+{
+	(void)context;
+	reply_text(reply, "table %u%s", pid, serve_reply_wants_protobuf(reply) ? " as protobuf" : "");
+}
 static void on_status(void *context, struct serve_reply *reply)
 {
 	struct harness *harness = context;
@@ -176,6 +181,7 @@ static const struct serve_handlers handlers = {
 	.detach = on_detach,
 	.list = on_list,
 	.target = on_target,
+	.table = on_table,
 	.status = on_status,
 	.metrics = on_metrics,
 	.index = on_index,

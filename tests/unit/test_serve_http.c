@@ -44,6 +44,9 @@ START_TEST(every_route_reaches_its_handler)
 	expect("GET /debug/pprof/ HTTP/1.1\r\n\r\n", 200, "index");
 	expect("GET /debug/pprof/profile?pid=1 HTTP/1.1\r\n\r\n", 200, "small");
 	expect("GET /v1/targets/12 HTTP/1.1\r\n\r\n", 200, "target 12");
+	expect("GET /v1/targets/12/table HTTP/1.1\r\n\r\n", 200, "table 12");
+	expect("GET /v1/targets/12/table HTTP/1.1\r\nAccept: application/x-protobuf\r\n\r\n", 200,
+	       "table 12 as protobuf");
 	expect("DELETE /v1/targets/12 HTTP/1.1\r\n\r\n", 204, "");
 	expect("GET http://anything/debug/pprof/ HTTP/1.1\r\n\r\n", 200, "index");
 	expect("GET /debug/pprof/ HTTP/1.0\r\n\r\n", 200, NULL);
