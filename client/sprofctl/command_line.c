@@ -81,6 +81,11 @@ static const struct command commands[] = {
 	{"pprof", command_pprof, POSITIONAL_PID, "PID [ARGUMENTS OF PPROF...]", pprof_options,
 	 "Pulls the profile of a process and opens it with `go tool pprof`.\v"
 	 "What follows PID goes to pprof, except --seconds and --socket: sprofctl pprof 1234 --seconds=10 -top"},
+	{"table", command_table, POSITIONAL_PID, "PID", json_options,
+	 "Shows the barrier-lock table that a process publishes, and what is wrong with it.\v"
+	 "For authors of runtimes: see docs/BARRIER-TABLE.md. The process need not be attached. Exit status 1 when "
+	 "there "
+	 "is no table, or one that breaks unwinding; warnings and notes are no failure."},
 };
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };
 
@@ -94,6 +99,7 @@ static const char general_help[] =
 	"  status [--json]\n"
 	"  pull PID [--seconds=N] [--no-symbols] [--output=FILE]\n"
 	"  pprof PID [--seconds=N] [ARGUMENTS OF PPROF...]\n"
+	"  table PID [--json]\n"
 	"\n"
 	"Examples:\n"
 	"  sprofctl attach 1234 --frequency=999\n"
@@ -281,7 +287,8 @@ static void run_command_parser(const char *name, struct argp_state *state)
 		state->next = state->argc;
 		return;
 	}
-	argp_error(state, "there is no command \"%s\": there are attach, detach, rate, list, status, pull and pprof",
+	argp_error(state,
+		   "there is no command \"%s\": there are attach, detach, rate, list, status, pull, pprof and table",
 		   name);
 }
 
@@ -292,7 +299,7 @@ static error_t on_general_option(int option, char *argument, struct argp_state *
 		run_command_parser(argument, state);
 		return 0;
 	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "which command? attach, detach, rate, list, status, pull or pprof");
+		argp_error(state, "which command? attach, detach, rate, list, status, pull, pprof or table");
 		return EINVAL;
 	default:
 		return on_global_option(option, argument, state);

@@ -47,6 +47,10 @@ START_TEST(the_other_commands)
 	c = parse("sprofctl list --json");
 	ck_assert_ptr_eq(c.run, command_list);
 	ck_assert(c.json);
+	c = parse("sprofctl table 7 --json");
+	ck_assert_ptr_eq(c.run, command_table);
+	ck_assert_uint_eq(c.pid, 7);
+	ck_assert(c.json);
 	c = parse("sprofctl status");
 	ck_assert_ptr_eq(c.run, command_status);
 	ck_assert(!c.json);
