@@ -1,0 +1,111 @@
+"""A barrier-lock table that lies spoils the profile of its own process and nothing else: the daemon lives, keeps its size and its speed, and an
+innocent process beside it is profiled as if the other were not there.
+
+SPROF_HOSTILE_SECONDS: how long each lie is told (1), SPROF_HOSTILE_SEEDS: how many times over (1)."""
+import os
+import time
+from pathlib import Path
+
+import harness
+from harness import Case, Daemon, Target, number
+
+SECONDS = float(os.environ.get("SPROF_HOSTILE_SECONDS", 1))
+SEEDS = int(os.environ.get("SPROF_HOSTILE_SEEDS", 1))
+HZ = 4999
+STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
+PROG_TYPE_PERF_EVENT = 7  # enum bpf_prog_type
+# A stack of 1,024 frames takes 15 us; the rest is for other people's interrupts.
+MAX_NS_PER_SAMPLE = 60000
+MAX_GROWTH_BYTES = 32 << 20
+
+
+class Hostile(Case):
+    @classmethod
+    def setUpClass(cls):
+        before = STATS.read_text()
+        STATS.write_text("1")
+        cls.addClassCleanup(STATS.write_text, before)
+        cls.daemon = Daemon(cls)
+
+    def program_counts(self):
+        """(runs, ns) of the daemon's sampling program."""
+        for info in Path(f"/proc/{self.daemon.pid()}/fdinfo").iterdir():
+            fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+            if int(fields.get("prog_type", -1)) == PROG_TYPE_PERF_EVENT and int(fields["run_cnt"]):
+                return int(fields["run_cnt"]), int(fields["run_time_ns"])
+        return 0, 0
+
+    def check_innocent(self, innocent, cpu_ns):
+        """Its samples, its stacks, its shares."""
+        target = self.daemon.settle(innocent.pid)
+        profile = self.daemon.pull(innocent.pid)
+        self.assert_conserved(target)
+        self.assertEqual(harness.losses(target), {})
+        self.assert_near(profile.cpu_ns(), cpu_ns, 0.03, 20e6, "CPU time of the innocent")
+        total = profile.count()
+        self.assertGreater(total, 0.5 * HZ * cpu_ns / 1e9)
+        inclusive = profile.inclusive()
+        for name, share in (("a_heavy", 0.5), ("b_mid", 0.3), ("c_light", 0.2)):
+            self.assert_near(inclusive[name] / total, share, 0, 0.06, f"share of {name}")
+        for stack, _ in profile.stacks():
+            self.assertFalse([name for name in stack if name.startswith(("hostile", "["))], stack)
+
+    def check(self, mode, seed):
+        pid = self.daemon.pid()
+        innocent = Target(self, "spin", "--shares=5:3:2")
+        hostile = Target(self, "hostile_table", mode, f"--seed={seed}")
+        runs, ns = self.program_counts()
+        rss = number(self.daemon.status(), "rss_bytes")
+        self.daemon.attach(hostile.pid, HZ)
+        self.daemon.attach(innocent.pid, HZ)
+        before_ns = harness.cpu_ns(innocent.pid)
+        time.sleep(SECONDS)
+        self.daemon.ok("detach", innocent.pid)
+        cpu_ns = harness.cpu_ns(innocent.pid) - before_ns
+        more_runs, more_ns = self.program_counts()
+        lies = hostile.finish()["lies"]
+        self.assertGreater(lies, 5)
+        target = self.daemon.settle(hostile.pid)
+        self.assert_conserved(target)
+        self.assertGreater(number(target, "samples"), 0)
+        self.assertEqual(sum(number(end, "count") for end in target["stack_ends"]), number(target, "samples"))
+        self.daemon.pull(hostile.pid)  # whatever is in it, it is a valid profile
+        self.check_innocent(innocent, cpu_ns)
+        self.assertEqual((self.daemon.process.poll(), self.daemon.pid()), (None, pid), self.daemon.log()[-2000:])
+        self.assertGreater(more_runs, runs)
+        self.assertLess((more_ns - ns) / (more_runs - runs), MAX_NS_PER_SAMPLE, "ns of the BPF program per sample")
+        grown = number(self.daemon.status(), "rss_bytes") - rss
+        if "SPROF_SANITIZE:BOOL=ON" not in (harness.BUILD / "CMakeCache.txt").read_text():
+            self.assertLess(grown, MAX_GROWTH_BYTES, "memory of the daemon")
+        return {end["name"] for end in target["stack_ends"] if number(end, "count")}
+
+    def seeds(self, mode):
+        """All the ends that its stacks came to."""
+        ends = set()
+        for seed in range(1, SEEDS + 1):
+            with self.subTest(seed=seed):
+                ends |= self.check(mode, seed)
+        return ends
+
+    def test_records(self):
+        ends = self.seeds("records")
+        self.assertGreaterEqual(len(ends), 5, f"hardly a lie was believed for long enough to matter: {ends}")
+
+    def test_header(self):
+        self.seeds("header")
+
+    def test_loops(self):
+        self.seeds("loops")
+
+    def test_counts(self):
+        self.seeds("counts")
+
+    def test_shrinks(self):
+        self.seeds("shrinks")
+
+    def test_churns(self):
+        self.seeds("churns")
+
+
+if __name__ == "__main__":
+    harness.main()
