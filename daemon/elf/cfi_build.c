@@ -49,6 +49,8 @@ static int read_kind(struct build *build, bool is_debug)
 		if (r < 0)
 			return r;
 	}
+	if (build->frames.n_fdes == first)
+		return 0;
 	struct cfi_piece *pieces = NULL;
 	size_t n = 0;
 	int r = cfi_pieces_make(&build->frames, first, build->pieces, build->n_pieces, &pieces, &n);
@@ -108,7 +110,8 @@ static int lay_out(const struct build *build, uint64_t end, struct cfi_table_hea
 {
 	const struct cfi_rows *rows = &build->output.rows;
 	const struct cfi_rules *rules = &build->output.rules;
-	uint64_t first = rows->base + rows->rows[0].offset;
+	uint64_t first =
+		rows->base + (rows->rows[0] & UINT16_MAX); /* where the first piece is: within 64 KiB of the base */
 	if (end - rows->base > CFI_MAX_TEXT_BYTES)
 		return -EFBIG;
 	unsigned shift = choose_shift(first, end, rows->n);
@@ -147,19 +150,22 @@ static void write_rows(const struct build *build, const struct cfi_table_header 
 	const struct cfi_rows *rows = &build->output.rows;
 	__u32 *index = (__u32 *)(table + header->off_index), *out = (__u32 *)(table + header->off_rows);
 	uint64_t start = header->text_start - rows->base; /* the base is aligned to more, so not above it */
-	size_t n = 0, bucket = 0;
-	if (header->n_rows > rows->n)
-		out[n++] = (__u32)(header->text_start & UINT16_MAX) | (__u32)CFI_RULE_NONE << 16;
+	uint32_t extra = header->n_rows > rows->n, bucket = 0;
+	if (extra)
+		out[0] = (__u32)(header->text_start & UINT16_MAX) | (__u32)CFI_RULE_NONE << 16;
+	memcpy(out + extra, rows->rows, rows->n * sizeof(out[0]));
 	index[bucket++] = 0;
-	for (size_t i = 0; i < rows->n; i++) {
-		const struct cfi_row *row = &rows->rows[i];
-		uint64_t in_bucket = (row->offset - start) >> header->bucket_shift;
-		while (bucket <= in_bucket)
-			index[bucket++] = (__u32)n;
-		out[n++] = (row->offset & UINT16_MAX) | row->rule << 16;
+	for (size_t chunk = 0; chunk < rows->n_first_of; chunk++) {
+		size_t end = chunk + 1 < rows->n_first_of ? rows->first_of[chunk + 1] : rows->n;
+		for (size_t i = rows->first_of[chunk]; i < end; i++) {
+			uint64_t offset = (uint64_t)chunk << 16 | (rows->rows[i] & UINT16_MAX);
+			uint64_t in_bucket = (offset - start) >> header->bucket_shift;
+			while (bucket <= in_bucket)
+				index[bucket++] = (__u32)i + extra;
+		}
 	}
 	while (bucket <= header->n_buckets)
-		index[bucket++] = (__u32)n;
+		index[bucket++] = header->n_rows;
 }
 
 static int assemble(const struct build *build, uint64_t end, struct cfi_table *ret)

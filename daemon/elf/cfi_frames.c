@@ -175,7 +175,7 @@ static struct cfi_cie *find_cie(struct walk *walk, uint64_t offset)
 	return &cies[low];
 }
 
-/* False: malformed. An FDE of no code, or of code that the linker threw away (address 0), has start == end. */
+/* False: malformed. An FDE of no code, or of code that the linker threw away (address 0), has no bytes. */
 static bool read_fde(struct walk *walk, const struct entry *entry, struct cfi_fde *ret)
 {
 	struct cursor in = entry->body;
@@ -188,11 +188,15 @@ static bool read_fde(struct walk *walk, const struct entry *entry, struct cfi_fd
 		cursor_skip(&in, cursor_uleb(&in));
 	if (in.failed)
 		return false;
-	*ret = (struct cfi_fde){.address = address, .program = in.at, .cie = (uint32_t)(cie - walk->frames->cies)};
+	*ret = (struct cfi_fde){.address = address,
+				.program = (uint32_t)(in.at - walk->section->bytes),
+				.n_program = (uint32_t)cursor_left(&in),
+				.cie = (uint32_t)(cie - walk->frames->cies)};
 	if (address == 0 || !cfi_sections_locate(walk->sections, address, &ret->start, &room))
 		return true;
-	ret->end = ret->start + (bytes < room ? bytes : room);
-	ret->n_program = (uint32_t)cursor_left(&in);
+	if (bytes > room)
+		bytes = room;
+	ret->bytes = bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;
 	return true;
 }
 
@@ -204,18 +208,29 @@ static int add_fde(struct walk *walk, const struct entry *entry)
 		frames->n_malformed++;
 		return 0;
 	}
-	if (fde.end <= fde.start)
+	if (fde.bytes == 0)
 		return 0;
 	int r = grow((void **)&frames->fdes, &frames->fdes_allocated, frames->n_fdes, sizeof(frames->fdes[0]),
 		     CFI_FDES_MAX);
 	if (r < 0)
 		return r;
-	fde.order = (uint32_t)frames->n_fdes;
 	frames->fdes[frames->n_fdes++] = fde;
 	return 0;
 }
 
 /* In .debug_frame an FDE may refer to a CIE that comes later: so all CIEs first. */
+static int read_cies(struct walk *walk)
+{
+	struct entry entry;
+	size_t n_malformed = walk->frames->n_malformed;
+	int r = 0;
+	while (r == 0 && next_entry(walk, &entry))
+		r = entry.is_cie ? add_cie(walk, &entry) : 0;
+	walk->frames->n_malformed = n_malformed; /* what is malformed is met again */
+	walk->in = cursor_at(walk->section->bytes, walk->section->n, 0, walk->section->n);
+	return r;
+}
+
 int cfi_frames_read(struct cfi_frames *frames, const struct cfi_sections *sections, uint32_t section)
 {
 	const struct cfi_section *from = &sections->list[section];
@@ -232,19 +247,14 @@ int cfi_frames_read(struct cfi_frames *frames, const struct cfi_sections *sectio
 		.last_cie = SIZE_MAX,
 	};
 	struct entry entry;
-	size_t n_malformed = frames->n_malformed;
-	int r = 0;
 	walk.in = cursor_at(from->bytes, from->n, 0, from->n);
-	while (r == 0 && next_entry(&walk, &entry))
-		r = entry.is_cie ? add_cie(&walk, &entry) : 0;
-	if (walk.first_cie == frames->n_cies)
-		return r;                  /* nothing to refer to */
-	frames->n_malformed = n_malformed; /* the same entries are counted again */
-	for (size_t i = walk.first_cie; i < frames->n_cies; i++)
-		frames->n_malformed += !frames->cies[i].is_usable;
-	walk.in = cursor_at(from->bytes, from->n, 0, from->n);
-	while (r == 0 && next_entry(&walk, &entry))
-		r = entry.is_cie ? 0 : add_fde(&walk, &entry);
+	int r = from->is_debug ? read_cies(&walk) : 0;
+	while (r == 0 && next_entry(&walk, &entry)) {
+		if (!entry.is_cie)
+			r = add_fde(&walk, &entry);
+		else if (!from->is_debug)
+			r = add_cie(&walk, &entry);
+	}
 	return r;
 }
 

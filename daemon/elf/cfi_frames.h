@@ -26,13 +26,14 @@ struct cfi_cie {
 	struct cfi_state state;
 };
 
+/* Small: a large file has a hundred thousand. */
 struct cfi_fde {
-	uint64_t start, end; /* file offsets of its code */
-	uint64_t address;    /* of the code at start */
-	const uint8_t *program;
+	uint64_t start;   /* of its code, file offset */
+	uint64_t address; /* of the code at start */
+	uint32_t bytes;   /* of code; what is longer is cut */
+	uint32_t program; /* offset in the section of its CIE */
 	uint32_t n_program;
-	uint32_t cie;   /* index */
-	uint32_t order; /* in which it was found */
+	uint32_t cie; /* index */
 };
 
 struct cfi_frames {

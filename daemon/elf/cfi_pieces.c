@@ -3,20 +3,25 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static int compare(const void *left, const void *right)
+/* By where they begin; then in the order of the file. */
+static int compare(const void *left, const void *right, void *context)
 {
+	const struct cfi_frames *frames = context;
 	const struct cfi_fde *a = left, *b = right;
 	if (a->start != b->start)
 		return a->start < b->start ? -1 : 1;
-	return (a->order > b->order) - (a->order < b->order);
+	uint32_t in_a = frames->cies[a->cie].section, in_b = frames->cies[b->cie].section;
+	if (in_a != in_b)
+		return in_a < in_b ? -1 : 1;
+	return (a->program > b->program) - (a->program < b->program);
 }
 
 /* Linkers put FDEs in the order of their code, most often. */
-static void sort(struct cfi_fde *fdes, size_t n)
+static void sort(const struct cfi_frames *frames, struct cfi_fde *fdes, size_t n)
 {
 	for (size_t i = 1; i < n; i++) {
 		if (fdes[i].start < fdes[i - 1].start) {
-			qsort(fdes, n, sizeof(fdes[0]), compare);
+			qsort_r(fdes, n, sizeof(fdes[0]), compare, (void *)frames);
 			return;
 		}
 	}
@@ -57,17 +62,18 @@ int cfi_pieces_make(struct cfi_frames *frames, size_t first, const struct cfi_pi
 		    struct cfi_piece **ret_pieces, size_t *ret_n)
 {
 	size_t n = frames->n_fdes - first;
-	struct cfi_fde *fdes = frames->fdes + first;
+	struct cfi_fde *fdes = n ? &frames->fdes[first] : NULL;
 	/* Each covered piece splits at most one of the others. */
 	struct cfi_piece *pieces = reallocarray(NULL, n + 2 * n_covered + 1, sizeof(*pieces));
 	if (!pieces)
 		return -ENOMEM;
 	if (n)
-		sort(fdes, n);
-	struct merge merge = {.covered = covered, .covered_end = covered + n_covered, .out = pieces};
+		sort(frames, fdes, n);
+	struct merge merge = {
+		.covered = covered, .covered_end = n_covered ? covered + n_covered : covered, .out = pieces};
 	uint64_t last_end = 0;
 	for (size_t i = 0; i < n; i++) {
-		uint64_t start = fdes[i].start, end = fdes[i].end;
+		uint64_t start = fdes[i].start, end = start + fdes[i].bytes;
 		if (i && fdes[i - 1].start == start)
 			continue;
 		for (size_t next = i + 1; next < n && fdes[next].start < end; next++) {

@@ -380,13 +380,15 @@ int cfi_program_run(struct cfi_output *output, struct cfi_cie *cie, const struct
 	int r = cie->outcome == CFI_CIE_NOT_RUN ? run_cie(output, cie) : 0;
 	if (r < 0)
 		return r;
+	struct cfi_rows_mark mark = cfi_rows_mark(&output->rows);
 	output->bases.function_address = fde->address;
 	uint64_t to_file = fde->start - fde->address;
 	struct run run;
 	memset(&run, 0, offsetof(struct run, remembered));
 	run.output = output;
 	run.cie = cie;
-	run.in = (struct cursor){.at = fde->program, .end = fde->program + fde->n_program};
+	run.in.at = output->bases.section + fde->program;
+	run.in.end = run.in.at + fde->n_program;
 	run.state = run.initial = cie->state;
 	run.failed = cie->outcome == CFI_CIE_MALFORMED;
 	run.address = fde->address;
@@ -398,7 +400,7 @@ int cfi_program_run(struct cfi_output *output, struct cfi_cie *cie, const struct
 		finish_row(&run, run.end);
 	if (run.failed && !run.error) {
 		output->n_malformed++;
-		cfi_rows_cut(&output->rows, start);
+		cfi_rows_cut(&output->rows, mark);
 		run.error = cfi_rows_add(&output->rows, start, CFI_RULE_NONE);
 	}
 	return run.error;

@@ -6,47 +6,56 @@
 
 #include "bpf/cfi_table.h"
 
-enum { FIRST_ROWS = 1 << 14 };
+enum { FIRST_ROWS = 1 << 14, FIRST_CHUNKS = 64, LOW_BITS = 16 };
 
-static int grow(struct cfi_rows *rows)
+static int grow(uint32_t **array, size_t *allocated, size_t n, size_t first)
 {
-	size_t allocated = rows->allocated ? rows->allocated * 2 : FIRST_ROWS;
-	if (rows->n >= CFI_MAX_ROWS)
-		return -EFBIG;
-	struct cfi_row *grown = reallocarray(rows->rows, allocated, sizeof(*grown));
+	size_t wanted = *allocated ? *allocated : first;
+	while (wanted < n)
+		wanted *= 2;
+	uint32_t *grown = reallocarray(*array, wanted, sizeof(*grown));
 	if (!grown)
 		return -ENOMEM;
-	rows->rows = grown;
-	rows->allocated = allocated;
+	*array = grown;
+	*allocated = wanted;
 	return 0;
 }
 
 int cfi_rows_add(struct cfi_rows *rows, uint64_t file_offset, uint32_t rule)
 {
-	if (file_offset - rows->base >= CFI_MAX_TEXT_BYTES)
+	uint64_t offset = file_offset - rows->base;
+	if (offset >= CFI_MAX_TEXT_BYTES || rows->n >= CFI_MAX_ROWS)
 		return -EFBIG;
-	uint32_t offset = (uint32_t)(file_offset - rows->base);
-	if (rows->n && rows->rows[rows->n - 1].offset == offset)
-		rows->n--;
-	if (rows->n && rows->rows[rows->n - 1].rule == rule)
+	if (rows->n && rows->rows[rows->n - 1] >> LOW_BITS == rule)
 		return 0;
-	if (rows->n == rows->allocated || rows->n >= CFI_MAX_ROWS) {
-		int r = grow(rows);
-		if (r < 0)
-			return r;
-	}
-	rows->rows[rows->n++] = (struct cfi_row){.offset = offset, .rule = rule};
+	size_t chunk = offset >> LOW_BITS;
+	int r = 0;
+	if (rows->n == rows->allocated)
+		r = grow(&rows->rows, &rows->allocated, rows->n + 1, FIRST_ROWS);
+	if (r == 0 && chunk >= rows->first_of_allocated)
+		r = grow(&rows->first_of, &rows->first_of_allocated, chunk + 1, FIRST_CHUNKS);
+	if (r < 0)
+		return r;
+	while (rows->n_first_of <= chunk)
+		rows->first_of[rows->n_first_of++] = (uint32_t)rows->n;
+	rows->rows[rows->n++] = (uint32_t)(offset & UINT16_MAX) | rule << LOW_BITS;
 	return 0;
 }
 
-void cfi_rows_cut(struct cfi_rows *rows, uint64_t file_offset)
+struct cfi_rows_mark cfi_rows_mark(const struct cfi_rows *rows)
 {
-	while (rows->n && rows->rows[rows->n - 1].offset >= file_offset - rows->base)
-		rows->n--;
+	return (struct cfi_rows_mark){.n = rows->n, .n_first_of = rows->n_first_of};
+}
+
+void cfi_rows_cut(struct cfi_rows *rows, struct cfi_rows_mark mark)
+{
+	rows->n = mark.n;
+	rows->n_first_of = mark.n_first_of;
 }
 
 void cfi_rows_free(struct cfi_rows *rows)
 {
 	free(rows->rows);
+	free(rows->first_of);
 	*rows = (struct cfi_rows){};
 }

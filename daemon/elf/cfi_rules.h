@@ -13,7 +13,8 @@ struct cfi_rules {
 	uint32_t *by_hash; /* numbers of rules, + 1; 0: free */
 	uint32_t n_slots;  /* a power of two */
 	uint64_t seed;
-	uint8_t *code; /* CFI_MAX_CODE_BYTES; will begin right behind the table's header */
+	uint16_t recent[256]; /* numbers of rules that were asked for lately, most often again */
+	uint8_t *code;        /* CFI_MAX_CODE_BYTES; will begin right behind the table's header */
 	uint32_t n_code;
 	uint16_t *code_by_hash; /* offsets, + 1 */
 };

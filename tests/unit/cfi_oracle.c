@@ -365,6 +365,7 @@ struct comparison {
 	Dwarf_CFI *cfi[2]; /* .eh_frame, .debug_frame; NULL: none */
 	GElf_Addr bias[2];
 	uint64_t printed;
+	bool quiet;
 	struct cfi_oracle_result *result;
 };
 
@@ -394,7 +395,7 @@ static void report(struct comparison *comparison, uint64_t address, const struct
 		   const struct answer *theirs)
 {
 	comparison->result->n_different++;
-	if (comparison->printed++ >= PRINTED_MAX)
+	if (comparison->quiet || comparison->printed++ >= PRINTED_MAX)
 		return;
 	fprintf(stderr, "%s at %#" PRIx64 ": table %s, libdw %s; they differ in", comparison->path, address,
 		name_of(ours), name_of(theirs));
@@ -532,7 +533,7 @@ static int compare_files(struct comparison *comparison, int fd, unsigned step)
 	return r;
 }
 
-int cfi_oracle_compare_table(const char *path, const struct cfi_table *table, unsigned step,
+int cfi_oracle_compare_table(const char *path, const struct cfi_table *table, unsigned step, bool quiet,
 			     struct cfi_oracle_result *ret)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -541,7 +542,7 @@ int cfi_oracle_compare_table(const char *path, const struct cfi_table *table, un
 	if (!cfi_table_check(table->bytes, table->n))
 		return -EBADMSG;
 	*ret = (struct cfi_oracle_result){};
-	struct comparison comparison = {.path = path, .table = table, .result = ret};
+	struct comparison comparison = {.path = path, .table = table, .quiet = quiet, .result = ret};
 	return compare_files(&comparison, fd, step);
 }
 
@@ -552,5 +553,5 @@ int cfi_oracle_compare(const char *path, unsigned step, struct cfi_oracle_result
 	if (fd < 0)
 		return -errno;
 	int r = cfi_build(fd, &table);
-	return r < 0 ? r : cfi_oracle_compare_table(path, &table, step, ret);
+	return r < 0 ? r : cfi_oracle_compare_table(path, &table, step, false, ret);
 }

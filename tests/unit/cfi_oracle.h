@@ -17,6 +17,6 @@ struct cfi_oracle_result {
 /* Compares all of path, or every step-th row (step >= 1). What differs is printed to stderr, the first few. 0; -errno: no table, or libdw
  * finds no CFI. */
 int cfi_oracle_compare(const char *path, unsigned step, struct cfi_oracle_result *ret);
-/* The same with a table that was made before; -EBADMSG: it is none. */
-int cfi_oracle_compare_table(const char *path, const struct cfi_table *table, unsigned step,
+/* The same with a table that was made before; -EBADMSG: it is none. quiet: what differs is counted, not printed. */
+int cfi_oracle_compare_table(const char *path, const struct cfi_table *table, unsigned step, bool quiet,
 			     struct cfi_oracle_result *ret);

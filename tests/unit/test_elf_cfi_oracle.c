@@ -86,7 +86,7 @@ START_TEST(oracle_sees_errors)
 		void (*const spoil[])(struct cfi_rule *) = {spoil_cfa, spoil_ra, spoil_rbp, spoil_sp, spoil_flag};
 		for (size_t k = 0; k < sizeof(spoil) / sizeof(spoil[0]); k++) {
 			spoil[k](&rules[i]);
-			ck_assert_int_eq(cfi_oracle_compare_table(path, &table, 1, &result), 0);
+			ck_assert_int_eq(cfi_oracle_compare_table(path, &table, 1, true, &result), 0);
 			ck_assert_msg(result.n_different > 0, "error %zu of rule %u is not seen", k, i);
 			rules[i] = kept;
 		}
