@@ -1,5 +1,6 @@
 /* How large compact unwind tables are, and how long they take to make and to check:
- *     bench_cfi [FILE...]        by default, the large ones of this machine that are there
+ *     GLIBC_TUNABLES=glibc.malloc.hugetlb=1 bench_cfi [FILE...]      (so is sprofd-elf started)
+ * By default, the large ones of this machine that are there.
  * Prints the table of docs/BENCHMARKS.md. Times are of the CPU, median and least of RUNS, the file in the page cache. */
 #include <errno.h>
 #include <fcntl.h>
