@@ -112,8 +112,11 @@ static bool read_cie(const struct walk *walk, struct cursor in, struct cfi_cie *
 	struct dwarf_text augmentation = cursor_text(&in);
 	if (version != 1 && version != 3 && version != 4)
 		return false;
-	if (version == 4 && (cursor_u8(&in) != ADDRESS_BYTES || cursor_u8(&in) != 0))
-		return false; /* other addresses, or segments */
+	if (version == 4) {
+		uint8_t address_bytes = cursor_u8(&in), segment_bytes = cursor_u8(&in);
+		if (address_bytes != ADDRESS_BYTES || segment_bytes != 0)
+			return false;
+	}
 	if (augmentation.n >= 2 && memcmp(augmentation.at, "eh", 2) == 0) {
 		cursor_skip(&in, ADDRESS_BYTES); /* GCC 2's */
 		augmentation.at += 2;

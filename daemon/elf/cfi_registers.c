@@ -100,7 +100,7 @@ void cfi_registers_restore(struct cfi_state *state, const struct cfi_state *init
 		    source = slot_of(&from, return_register, number);
 	if (number < CFI_REGISTERS)
 		state->sigcontext = (state->sigcontext & ~(1U << number)) | (initial->sigcontext & 1U << number);
-	if (!slot.where)
+	if (!slot.where || !source.where)
 		return;
 	*slot.where = *source.where;
 	*slot.value = *source.value;

@@ -43,7 +43,8 @@ static inline void cfi_put(struct cfi_bytes *out, uint64_t value, size_t n)
 
 static inline void cfi_put_bytes(struct cfi_bytes *out, const void *bytes, size_t n)
 {
-	memcpy(out->bytes + out->n, bytes, n);
+	if (n)
+		memcpy(out->bytes + out->n, bytes, n);
 	out->n += n;
 }
 
