@@ -38,7 +38,9 @@ static int number_of_rule(struct run *run)
 	    (state->rule.ra_where == CFI_SAME || state->rule.ra_where == CFI_UNDEFINED))
 		return CFI_RULE_END;
 	output->n_registers_lost += run->lost;
-	if (state->lacks) {
+	unsigned needed = CFI_NO_RETURN_ADDRESS |
+			  (state->has_expression ? CFI_NO_CFA_EXPRESSION : CFI_NO_CFA_REGISTER | CFI_NO_CFA_OFFSET);
+	if (state->lacks & needed) {
 		output->n_unsupported++;
 		return CFI_RULE_NONE;
 	}
@@ -104,31 +106,41 @@ static int64_t factored(const struct run *run, int64_t value)
 	return (int64_t)((uint64_t)value * (uint64_t)run->cie->data_factor);
 }
 
+/* Whichever was said last, as far as it can be. */
+static void use_register_and_offset(struct cfi_state *state)
+{
+	state->has_expression = false;
+	state->rule.cfa = CFI_CFA_REGISTER;
+	state->rule.cfa_register = state->cfa_register;
+	state->rule.cfa_offset = state->cfa_offset;
+}
+
 static void set_cfa_register(struct run *run, uint64_t number)
 {
 	struct cfi_state *state = &run->state;
 	state->lacks &= (uint8_t)~CFI_NO_CFA_REGISTER;
 	if (number < CFI_REGISTERS)
-		state->rule.cfa_register = (__u8)number;
+		state->cfa_register = (uint8_t)number;
 	else
 		state->lacks |= CFI_NO_CFA_REGISTER;
-	run->failed |= state->rule.cfa != CFI_CFA_REGISTER;
+	use_register_and_offset(state);
 }
 
+/* An expression stays. */
 static void set_cfa_offset(struct run *run, int64_t offset)
 {
 	struct cfi_state *state = &run->state;
 	state->lacks &= (uint8_t)~CFI_NO_CFA_OFFSET;
 	if (offset >= INT32_MIN && offset <= INT32_MAX)
-		state->rule.cfa_offset = (__s32)offset;
+		state->cfa_offset = (int32_t)offset;
 	else
 		state->lacks |= CFI_NO_CFA_OFFSET;
-	run->failed |= state->rule.cfa != CFI_CFA_REGISTER;
+	if (!state->has_expression)
+		use_register_and_offset(state);
 }
 
 static void def_cfa(struct run *run, bool is_factored)
 {
-	run->state.rule.cfa = CFI_CFA_REGISTER;
 	set_cfa_register(run, cursor_uleb(&run->in));
 	set_cfa_offset(run, is_factored ? factored(run, cursor_sleb(&run->in)) : (int64_t)cursor_uleb(&run->in));
 }
@@ -147,29 +159,26 @@ static struct cursor take_block(struct run *run)
 
 static void def_cfa_expression(struct run *run)
 {
-	enum { CFA = CFI_NO_CFA_REGISTER | CFI_NO_CFA_OFFSET };
 	struct cfi_state *state = &run->state;
 	struct cfi_rule *rule = &state->rule;
 	struct cfi_expression expression;
 	uint8_t number = 0;
-	int32_t offset = 0;
-	bool known = cfi_expression_translate(take_block(run), 0, &expression);
-	state->lacks &= (uint8_t)~CFA;
-	if (!known) {
-		rule->cfa = CFI_CFA_EXPRESSION;
-		offset = -1;
-	} else if (cfi_expression_is_register(&expression, &number, &offset)) {
-		rule->cfa = CFI_CFA_REGISTER;
-	} else if (cfi_expression_is_deref(&expression, &number, &offset)) {
-		rule->cfa = CFI_CFA_DEREF;
-	} else if (cfi_expression_is_plt(&expression, &number, &offset)) {
-		rule->cfa = CFI_CFA_PLT;
-	} else {
-		rule->cfa = CFI_CFA_EXPRESSION;
-		offset = cfi_rules_add_expression(&run->output->rules, &expression);
+	int32_t offset = -1;
+	rule->cfa = CFI_CFA_EXPRESSION;
+	if (cfi_expression_translate(take_block(run), 0, &expression)) {
+		if (cfi_expression_is_register(&expression, &number, &offset))
+			rule->cfa = CFI_CFA_REGISTER;
+		else if (cfi_expression_is_deref(&expression, &number, &offset))
+			rule->cfa = CFI_CFA_DEREF;
+		else if (cfi_expression_is_plt(&expression, &number, &offset))
+			rule->cfa = CFI_CFA_PLT;
+		else
+			offset = cfi_rules_add_expression(&run->output->rules, &expression);
 	}
+	state->has_expression = true;
+	state->lacks &= (uint8_t)~CFI_NO_CFA_EXPRESSION;
 	if (rule->cfa == CFI_CFA_EXPRESSION && offset < 0)
-		state->lacks |= CFA;
+		state->lacks |= CFI_NO_CFA_EXPRESSION;
 	rule->cfa_register = number;
 	rule->cfa_offset = offset;
 }

@@ -8,8 +8,9 @@
 int main(int argc, char **argv)
 {
 	int failed = argc < 2;
-	printf("| file | rows compared | different | ends | signal frames | PLT, DRAP and other expressions "
-	       "|\n|---|---|---|---|---|---|\n");
+	puts("| file | rows compared | different | ends | signal frames | PLT, DRAP and other expressions | refused by "
+	     "libdw | "
+	     "libdw has nothing |\n|---|---|---|---|---|---|---|---|");
 	for (int i = 1; i < argc; i++) {
 		struct cfi_oracle_result result;
 		int r = cfi_oracle_compare(argv[i], 1, &result);
@@ -18,9 +19,10 @@ int main(int argc, char **argv)
 			failed = 1;
 			continue;
 		}
-		printf("| %s | %" PRIu64 " | %" PRIu64 " | %" PRIu64 " | %" PRIu64 " | %" PRIu64 " |\n", argv[i],
-		       result.n_compared, result.n_different, result.n_ends, result.n_signal_frames,
-		       result.n_expressions);
+		printf("| %s | %" PRIu64 " | %" PRIu64 " | %" PRIu64 " | %" PRIu64 " | %" PRIu64 " | %" PRIu64
+		       " | %" PRIu64 " |\n",
+		       argv[i], result.n_compared, result.n_different, result.n_ends, result.n_signal_frames,
+		       result.n_expressions, result.n_refused, result.n_only_ours);
 		fflush(stdout);
 		failed |= result.n_different > 0;
 	}

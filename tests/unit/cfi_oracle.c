@@ -24,6 +24,7 @@ struct machine {
 /* What both sides say of a frame. */
 struct answer {
 	bool known, is_end;
+	bool is_refused; /* by libdw: it does not accept what was done to the CFA */
 	bool is_signal;
 	uint64_t cfa, pc, sp;
 	bool saved_known[CFI_SAVED];
@@ -326,7 +327,7 @@ static bool ask_dwarf(Dwarf_Frame *frame, const struct machine *machine, struct 
 	*ret = (struct answer){.known = true};
 	int ra = dwarf_frame_info(frame, NULL, NULL, &is_signal);
 	if (dwarf_frame_cfa(frame, &ops, &n) != 0)
-		return false;
+		return ret->is_refused = true;
 	if (n && !run_dwarf(machine, ops, n, NULL, false, &ret->cfa))
 		return false;
 	int r = dwarf_value(frame, ra, machine, ret->cfa, &ret->pc);
@@ -446,12 +447,20 @@ static void compare_at(struct comparison *comparison, uint64_t address, uint32_t
 		comparison->result->n_uncovered++;
 		return;
 	}
+	if (!frame) {
+		comparison->result->n_only_ours++;
+		return;
+	}
 	count(comparison->result, comparison->table->bytes, number);
 	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
 		struct machine machine = machine_of(seed, address);
 		struct answer ours, theirs = {};
 		ask_table(comparison->table->bytes, number, &machine, &ours);
-		bool can_say = frame && ask_dwarf(frame, &machine, &theirs);
+		bool can_say = ask_dwarf(frame, &machine, &theirs);
+		if (theirs.is_refused && ours.known) {
+			comparison->result->n_refused++;
+			return;
+		}
 		if (can_say && !theirs.is_end)
 			mend_rbx(&machine, &ours, &theirs);
 		if (!can_say || !is_same(&ours, &theirs)) {

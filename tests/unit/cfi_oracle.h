@@ -11,7 +11,11 @@ struct cfi_oracle_result {
 	uint64_t n_different;
 	uint64_t n_signal_frames, n_ends,
 		n_expressions; /* of the compared ones, by our rule: so that a test sees what it saw */
-	uint64_t n_uncovered;  /* stretches that neither has */
+	uint64_t n_refused;    /* compared ones that libdw refuses: DW_CFA_def_cfa_register after a CFA by expression */
+	uint64_t
+		n_only_ours; /* not among the compared: code for which libdw has nothing, since it takes an entry of length 0 in the
+			       * middle of .debug_frame for its end */
+	uint64_t n_uncovered; /* stretches that neither has */
 };
 
 /* Compares all of path, or every step-th row (step >= 1). What differs is printed to stderr, the first few. 0; -errno: no table, or libdw

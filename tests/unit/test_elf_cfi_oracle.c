@@ -15,6 +15,8 @@ static void expect_same(const char *path, unsigned step)
 	ck_assert_int_eq(cfi_oracle_compare(path, step, &result), 0);
 	ck_assert_msg(result.n_different == 0, "%s: %llu of %llu rows differ", path,
 		      (unsigned long long)result.n_different, (unsigned long long)result.n_compared);
+	ck_assert_uint_eq(result.n_refused, 0);
+	ck_assert_uint_eq(result.n_only_ours, 0);
 }
 
 static void spoil_cfa(struct cfi_rule *rule)
