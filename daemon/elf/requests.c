@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "elf/cfi_build.h"
 #include "elf/image.h"
+#include "elf/jit.h"
 #include "elf/work.h"
 #include "proto/reader_limits.h"
 #include "reader.pb-c.h"
@@ -28,8 +29,9 @@ enum {
 
 struct open_file {
 	uint64_t file_id;
-	uint64_t used; /* by the clock of requests */
-	struct image *image;
+	uint64_t used;       /* by the clock of requests */
+	struct image *image; /* or */
+	struct jit *jit;
 };
 
 struct requests {
@@ -49,10 +51,21 @@ struct requests *requests_new(void)
 	return calloc(1, sizeof(struct requests));
 }
 
+static void release_file(struct open_file *file)
+{
+	image_free(file->image);
+	jit_free(file->jit);
+}
+
+static size_t bytes_of(const struct open_file *file)
+{
+	return file->image ? image_bytes(file->image) : jit_bytes(file->jit);
+}
+
 void requests_free(struct requests *requests)
 {
 	for (size_t i = 0; requests && i < requests->n; i++)
-		image_free(requests->files[i].image);
+		release_file(&requests->files[i]);
 	free(requests);
 }
 
@@ -69,7 +82,7 @@ static struct open_file *find_file(struct requests *requests, uint64_t file_id)
 
 static void close_file(struct requests *requests, struct open_file *file)
 {
-	image_free(file->image);
+	release_file(file);
 	*file = requests->files[--requests->n];
 }
 
@@ -81,7 +94,7 @@ static void make_room(struct requests *requests, size_t bytes)
 		struct open_file *oldest = NULL;
 		for (size_t i = 0; i < requests->n; i++) {
 			struct open_file *file = &requests->files[i];
-			held += image_bytes(file->image);
+			held += bytes_of(file);
 			if (!oldest || file->used < oldest->used)
 				oldest = file;
 		}
@@ -102,22 +115,40 @@ static void describe(const struct image *image, Sprof__Reader__Opened *ret)
 	ret->alt_build_id = (char *)links->alt_build_id;
 }
 
-static int handle_open(struct requests *requests, uint64_t file_id, int fd, Sprof__Reader__Opened *ret)
+/* Takes fd. */
+static int open_by_kind(Sprof__Reader__Open__Kind kind, int fd, struct open_file *ret)
+{
+	switch (kind) {
+	case SPROF__READER__OPEN__KIND__PERF_MAP:
+		return jit_open(fd, JIT_PERF_MAP, &ret->jit);
+	case SPROF__READER__OPEN__KIND__JITDUMP:
+		return jit_open(fd, JIT_DUMP, &ret->jit);
+	default:
+		return image_open(fd, &ret->image);
+	}
+}
+
+static int handle_open(struct requests *requests, uint64_t file_id, const Sprof__Reader__Open *in, int fd,
+		       Sprof__Reader__Opened *ret)
 {
 	_cleanup_close_ int owned = fd;
 	struct open_file *file = find_file(requests, file_id);
 	if (!file) {
-		struct image *image = NULL;
+		struct open_file opened = {.file_id = file_id};
 		if (owned < 0)
 			return -EBADMSG;
-		int r = image_open(TAKE_FD(owned), &image);
+		int r = open_by_kind(in->kind, TAKE_FD(owned), &opened);
 		if (r < 0)
 			return r;
-		make_room(requests, image_bytes(image));
+		make_room(requests, bytes_of(&opened));
 		file = &requests->files[requests->n++];
-		*file = (struct open_file){.file_id = file_id, .used = ++requests->clock, .image = image};
+		opened.used = ++requests->clock;
+		*file = opened;
 	}
-	describe(file->image, ret);
+	if (file->image)
+		describe(file->image, ret);
+	else
+		ret->has_symbols = jit_count(file->jit) > 0;
 	return 0;
 }
 
@@ -129,7 +160,7 @@ static int handle_attach(struct requests *requests, uint64_t file_id, const Spro
 	struct open_file *file = find_file(requests, file_id);
 	if (owned < 0)
 		return -EBADMSG;
-	if (!file)
+	if (!file || !file->image)
 		return -ENOENT;
 	bool alt = in->kind == SPROF__READER__ATTACH__KIND__SUPPLEMENTARY;
 	int r = image_attach(file->image, alt ? ATTACH_ALT : ATTACH_DEBUG, TAKE_FD(owned));
@@ -182,13 +213,15 @@ static void fill_frame(struct requests *requests, const struct image_frame *in, 
 }
 
 /* Fills the i-th Frames of the reply; false when it does not fit any more. */
-static bool add_frames(struct requests *requests, struct image *image, size_t i, uint64_t file_offset, size_t *used)
+static bool add_frames(struct requests *requests, const struct open_file *file, size_t i, uint64_t file_offset,
+		       size_t *used)
 {
 	struct image_frame found[READER_FRAMES_MAX];
 	Sprof__Reader__Frames *frames = &requests->frames[i];
 	sprof__reader__frames__init(frames);
 	requests->frames_list[i] = frames;
-	size_t n = image_find_frames(image, file_offset, found);
+	size_t n = file->image ? image_find_frames(file->image, file_offset, found)
+			       : jit_find(file->jit, file_offset, found);
 	if (n > FRAMES_IN_REPLY_MAX - requests->n_frames)
 		return false;
 	if (!take_room(found, n, used)) {
@@ -218,7 +251,7 @@ static int handle_symbolize(struct requests *requests, uint64_t file_id, const S
 	size_t used = REPLY_OVERHEAD_BYTES, n = 0;
 	uint64_t until_ns = work_clock_ns() + REPLY_AFTER_NS;
 	while (n < in->n_file_offset && (n == 0 || work_clock_ns() < until_ns) &&
-	       add_frames(requests, file->image, n, in->file_offset[n], &used))
+	       add_frames(requests, file, n, in->file_offset[n], &used))
 		n++;
 	ret->frames = requests->frames_list;
 	ret->n_frames = n;
@@ -304,7 +337,7 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 	if (request && request->sequence == 0) {
 		r = -EBADMSG;
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_OPEN) {
-		r = handle_open(requests, request->file_id, TAKE_FD(owned), &opened);
+		r = handle_open(requests, request->file_id, request->open, TAKE_FD(owned), &opened);
 		answer.what_case = SPROF__READER__REPLY__WHAT_OPENED;
 		answer.opened = &opened;
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_ATTACH) {

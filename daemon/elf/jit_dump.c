@@ -1,0 +1,150 @@
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/cleanup.h"
+#include "elf/dwarf_cursor.h"
+#include "elf/jit_internal.h"
+
+enum {
+	MAGIC = 0x4A695444, /* "JiTD", as the writer's own machine has it */
+	HEADER_BYTES = 40,
+	PREFIX_BYTES = 16, /* id, size, time: of each record */
+	RECORD_LOAD = 0,
+	RECORD_MOVE = 1,
+	RECORD_DEBUG_INFO = 2,
+	RECORD_MAX_BYTES = 16 << 20,
+	LINES_OF_SYMBOL_MAX = 64 << 10,
+	LOAD_FIXED_BYTES = 40, /* of a load record behind its prefix */
+};
+
+/* Lines that wait for the record of their code. */
+struct pending {
+	uint64_t address;
+	uint32_t first, n;
+};
+
+struct reading {
+	struct jit *jit;
+	struct pending lines;
+};
+
+/* Behind the prefix: pid, tid, vma, address, size, index, name, bytes of code. */
+static int take_load(struct reading *reading, struct cursor *in)
+{
+	cursor_skip(in, 4 + 4 + 8);
+	uint64_t address = cursor_uint(in, 8), bytes = cursor_uint(in, 8);
+	cursor_skip(in, 8);
+	struct dwarf_text name = cursor_text(in);
+	struct pending lines = reading->lines;
+	reading->lines = (struct pending){};
+	if (in->failed)
+		return 0;
+	if (lines.address != address)
+		lines.n = 0;
+	return jit_add(reading->jit, address, bytes, name.at, name.n, lines.first, lines.n);
+}
+
+/* Code that is now elsewhere too; samples of before it moved are where it was. */
+static int take_move(struct reading *reading, struct cursor *in)
+{
+	struct jit *jit = reading->jit;
+	cursor_skip(in, 4 + 4 + 8);
+	uint64_t old = cursor_uint(in, 8), new = cursor_uint(in, 8), bytes = cursor_uint(in, 8);
+	for (size_t i = jit->n; !in->failed && i-- > 0 && jit->n - i < 4096;) {
+		struct jit_symbol *symbol = &jit->symbols[i];
+		if (symbol->start != old)
+			continue;
+		const char *name = jit->text + symbol->name;
+		_cleanup_free_ char *copy = strdup(name); /* the text may be moved by what follows */
+		return copy ? jit_add(jit, new, bytes, copy, strlen(copy), 0, 0) : -ENOMEM;
+	}
+	return 0;
+}
+
+static int add_line(struct jit *jit, uint64_t address, uint32_t line, struct dwarf_text file)
+{
+	/* The same file many times over: its name is there already, as a rule. */
+	uint32_t name = 0;
+	const struct jit_line *last = jit->n_lines ? &jit->lines[jit->n_lines - 1] : NULL;
+	const char *known = last ? jit->text + last->file : "";
+	int r = 0;
+	if (last && strlen(known) == file.n && memcmp(known, file.at, file.n) == 0)
+		name = last->file;
+	else
+		r = jit_add_text(jit, file.at, file.n, &name);
+	if (r == 0)
+		r = jit_grow((void **)&jit->lines, jit->n_lines + 1, &jit->lines_allocated, JIT_LINES_MAX,
+			     sizeof(jit->lines[0]));
+	if (r == 0)
+		jit->lines[jit->n_lines++] = (struct jit_line){.address = address, .file = name, .line = line};
+	return r;
+}
+
+/* Behind the prefix: address of the code, number of entries; each: address, line, discriminator, file. */
+static int take_debug_info(struct reading *reading, struct cursor *in)
+{
+	struct jit *jit = reading->jit;
+	uint64_t address = cursor_uint(in, 8), n = cursor_uint(in, 8);
+	reading->lines = (struct pending){.address = address, .first = (uint32_t)jit->n_lines};
+	for (uint64_t i = 0; i < n && i < LINES_OF_SYMBOL_MAX && !in->failed; i++) {
+		uint64_t at = cursor_uint(in, 8);
+		uint32_t line = (uint32_t)cursor_uint(in, 4);
+		cursor_skip(in, 4);
+		struct dwarf_text file = cursor_text(in);
+		if (in->failed)
+			break;
+		int r = add_line(jit, at, line <= INT32_MAX ? line : 0, file);
+		if (r < 0)
+			return r;
+		reading->lines.n++;
+	}
+	return 0;
+}
+
+static int take_record(struct reading *reading, uint32_t id, struct cursor *in)
+{
+	switch (id) {
+	case RECORD_LOAD:
+		return take_load(reading, in);
+	case RECORD_MOVE:
+		return take_move(reading, in);
+	case RECORD_DEBUG_INFO:
+		return take_debug_info(reading, in);
+	default:
+		return 0;
+	}
+}
+
+/* How much of a record is needed: not the bytes of the code at its end. */
+static size_t wanted_bytes(uint32_t id, uint32_t bytes)
+{
+	size_t body = bytes - PREFIX_BYTES, name = LOAD_FIXED_BYTES + READER_NAME_MAX_BYTES + 1;
+	if (id == RECORD_LOAD)
+		return body < name ? body : name;
+	return body < RECORD_MAX_BYTES ? body : 0;
+}
+
+int jit_read_dump(struct jit *jit, int fd, uint64_t bytes)
+{
+	uint32_t header[HEADER_BYTES / 4];
+	if (pread(fd, header, sizeof(header), 0) != sizeof(header) || header[0] != MAGIC || header[2] < HEADER_BYTES)
+		return -ENOEXEC;
+	_cleanup_free_ uint8_t *body = malloc(RECORD_MAX_BYTES);
+	struct reading reading = {.jit = jit};
+	int r = body ? 0 : -ENOMEM;
+	uint64_t at = header[2];
+	while (r == 0 && at < bytes) {
+		uint32_t prefix[PREFIX_BYTES / 4];
+		if (pread(fd, prefix, sizeof(prefix), (off_t)at) != sizeof(prefix) || prefix[1] < PREFIX_BYTES)
+			break; /* the rest is not written yet */
+		size_t wanted = wanted_bytes(prefix[0], prefix[1]);
+		ssize_t n = pread(fd, body, wanted, (off_t)(at + PREFIX_BYTES));
+		if (n < 0)
+			return -EIO;
+		struct cursor in = {.at = body, .end = body + n};
+		r = take_record(&reading, prefix[0], &in);
+		at += prefix[1];
+	}
+	return r;
+}
