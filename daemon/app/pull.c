@@ -256,29 +256,6 @@ static void describe(const struct pull *pull, struct profile *profile, uint64_t 
 		profile_comment(profile, "note: %s", pull->about.note);
 }
 
-/* "jit-PID.dump", which a JIT maps executable so that profilers see it. */
-static bool is_jit_dump(const char *path)
-{
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	if (strncmp(name, "jit-", 4) != 0)
-		return false;
-	name += 4;
-	size_t digits = strspn(name, "0123456789");
-	return digits > 0 && strcmp(name + digits, ".dump") == 0;
-}
-
-/* Borrowed from the pull's maps; the newest. */
-static struct file *find_jit_dump(const struct pull *pull)
-{
-	for (uint32_t version = pull->n_maps; version-- > 0;) {
-		const struct maps *maps = pull->maps[version];
-		for (size_t i = 0; maps && i < maps->n; i++)
-			if (maps->mappings[i].file && is_jit_dump(maps->mappings[i].name))
-				return maps->mappings[i].file;
-	}
-	return NULL;
-}
-
 static void work_build(void *context)
 {
 	struct pull *pull = context;
@@ -300,7 +277,8 @@ static void work_build(void *context)
 		.root_fd = pull->about.place.root_fd,
 		.inner_pid = pull->about.place.inner_pid,
 		.user = pull->about.place.user,
-		.jit_dump = find_jit_dump(pull),
+		.started_unix_ns = pull->about.place.started_unix_ns,
+		.jit_dump = symbolize_jit_dump(pull->maps, pull->n_maps),
 	};
 	symbolize_profile(pull->pipeline->symbolize, profile,
 			  pull->request.no_symbols ? SYMBOLIZE_BUILD_IDS : SYMBOLIZE_ALL,

@@ -88,7 +88,7 @@ static void work_attach(void *context)
 	if (check_access(job->pidfd, &request->requester, request->pid, &job->err) < 0)
 		return;
 	process_cgroup(request->pid, job->cgroup, sizeof(job->cgroup));
-	process_place_read(request->pid, &job->place);
+	process_place_read(&job->process, &job->place);
 	int r = proc_maps_read(request->pid, job->target->pipeline->files, &job->maps);
 	if (r == -EACCES || r == -EPERM) {
 		error_set(&job->err, EACCES,

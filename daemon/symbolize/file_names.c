@@ -42,15 +42,15 @@ struct file_names {
 	_Atomic uint64_t cached_bytes;
 };
 
-struct file_names *file_names_new(const struct symbolize_options *options)
+struct file_names *file_names_new(const struct symbolize_options *options, struct opener *opener)
 {
 	struct file_names *names = calloc(1, sizeof(*names));
 	if (!names)
 		return NULL;
 	names->cache = cache_new(options->cache_bytes);
 	names->reader = reader_new(options->reader_path, options->reader_timeout_ms);
-	names->opener = opener_new();
-	if (!names->cache || !names->reader || !names->opener) {
+	names->opener = opener;
+	if (!names->cache || !names->reader) {
 		file_names_free(names);
 		return NULL;
 	}
@@ -70,7 +70,6 @@ void file_names_free(struct file_names *names)
 	while (names->files)
 		forget(names, names->files);
 	reader_free(names->reader);
-	opener_free(names->opener);
 	cache_free(names->cache);
 	free(names);
 }

@@ -8,8 +8,10 @@
 #include "symbolize/symbolize.h"
 
 struct file_names;
+struct opener;
 
-struct file_names *file_names_new(const struct symbolize_options *options);               /* NULL: out of memory */
+/* opener is borrowed. NULL: out of memory. */
+struct file_names *file_names_new(const struct symbolize_options *options, struct opener *opener);
 void file_names_free(struct file_names *names);                                           /* NULL is fine */
 void file_names_get_status(const struct file_names *names, struct symbolize_status *ret); /* thread: any */
 

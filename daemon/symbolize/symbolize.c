@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "model/cfi_check.h"
 #include "symbolize/file_names.h"
+#include "symbolize/jit_sources.h"
 #include "symbolize/kernel_names.h"
 #include "symbolize/strings.h"
 #include "symbolize/vdso.h"
@@ -16,7 +17,9 @@ enum { STRINGS_TABLE_MAX_BYTES = 64 << 20 };
 
 struct symbolize {
 	pthread_mutex_t lock; /* of files; held for one file at a time */
+	struct opener *opener;
 	struct file_names *files;
+	struct jit_ids *jit_ids;
 	struct kernel_names *kernel;
 	int vdso_fd; /* -1: none */
 	size_t vdso_bytes;
@@ -29,9 +32,11 @@ int symbolize_new(const struct symbolize_options *options, struct symbolize **re
 		return error_set(err, ENOMEM, "out of memory");
 	pthread_mutex_init(&symbolize->lock, NULL);
 	symbolize->vdso_fd = -1;
-	symbolize->files = file_names_new(options);
+	symbolize->opener = opener_new();
+	symbolize->jit_ids = jit_ids_new();
+	symbolize->files = symbolize->opener ? file_names_new(options, symbolize->opener) : NULL;
 	symbolize->kernel = kernel_names_new(options->kallsyms_path);
-	if (!symbolize->files || !symbolize->kernel) {
+	if (!symbolize->files || !symbolize->kernel || !symbolize->jit_ids) {
 		symbolize_free(symbolize);
 		return error_set(err, ENOMEM, "out of memory");
 	}
@@ -45,6 +50,8 @@ void symbolize_free(struct symbolize *symbolize)
 	if (!symbolize)
 		return;
 	file_names_free(symbolize->files);
+	jit_ids_free(symbolize->jit_ids);
+	opener_free(symbolize->opener);
 	kernel_names_free(symbolize->kernel);
 	if (symbolize->vdso_fd >= 0)
 		close(symbolize->vdso_fd);
@@ -64,6 +71,8 @@ struct pass {
 	enum symbolize_what what;
 	uint64_t deadline_ns;
 	struct strings strings; /* names that are in the profile's arena already */
+	struct jit_sources jit;
+	bool jit_sought;
 	/* The locations of the mapping at hand. */
 	const uint32_t *locations;
 	size_t n;
@@ -95,10 +104,11 @@ static void set_name(struct pass *pass, uint32_t location, const char *name)
 	set_lines(pass, location, &line, 1);
 }
 
+/* The first source that knows a location names it. */
 static void take_found(void *context, size_t index, const struct profile_line *lines, uint32_t n)
 {
 	struct pass *pass = context;
-	if (n)
+	if (n && pass->profile->locations[pass->locations[index]].n_lines == 0)
 		set_lines(pass, pass->locations[index], lines, n);
 }
 
@@ -123,10 +133,28 @@ static void name_by_reader(struct pass *pass, const struct named_file *file)
 		pass->profile->missing_names += pass->n;
 		return;
 	}
-	for (size_t i = 0; i < pass->n; i++)
-		offsets[i] = pass->profile->locations[pass->locations[i]].file_offset;
+	for (size_t i = 0; i < pass->n; i++) {
+		const struct profile_location *location = &pass->profile->locations[pass->locations[i]];
+		offsets[i] = file->kind == PROTOCOL_ELF ? location->file_offset : location->address;
+	}
 	pass->profile->missing_names +=
 		file_names_find(pass->symbolize->files, file, offsets, pass->n, pass->deadline_ns, take_found, pass);
+}
+
+/* Looks up in what a JIT tells what has no lines yet. */
+static void name_by_jit(struct pass *pass)
+{
+	struct symbolize *symbolize = pass->symbolize;
+	if (pass->what != SYMBOLIZE_ALL || pass->n == 0)
+		return;
+	pthread_mutex_lock(&symbolize->lock);
+	if (!pass->jit_sought)
+		jit_sources_find(symbolize->jit_ids, symbolize->opener, &pass->profile->target, pass->deadline_ns,
+				 &pass->jit);
+	pass->jit_sought = true;
+	for (size_t i = 0; i < pass->jit.n; i++)
+		name_by_reader(pass, &pass->jit.files[i]);
+	pthread_mutex_unlock(&symbolize->lock);
 }
 
 /* pprof cannot look for a file of such a name, so what we do not name has no name ever. */
@@ -161,8 +189,10 @@ static void name_file(struct pass *pass, struct profile_mapping *mapping)
 	}
 	if (file && file_build_id(file))
 		mapping->build_id = file_build_id(file);
-	if (is_hopeless(mapping->name))
+	if (is_hopeless(mapping->name)) {
+		name_by_jit(pass);
 		fall_back(pass, display_name(mapping));
+	}
 }
 
 /* A 32-bit process has another image, which ours does not name. */
@@ -230,6 +260,9 @@ static void name_mapping(struct pass *pass, struct profile_mapping *mapping)
 		name_kernel(pass);
 		break;
 	case MAPPING_ANONYMOUS:
+		name_by_jit(pass);
+		fall_back(pass, display_name(mapping));
+		break;
 	case MAPPING_SPECIAL:
 		fall_back(pass, display_name(mapping));
 		break;
@@ -275,7 +308,8 @@ static int group_by_mapping(const struct profile *profile, struct groups *groups
 void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enum symbolize_what what,
 		       uint64_t deadline_ns)
 {
-	struct pass pass = {.symbolize = symbolize, .profile = profile, .what = what, .deadline_ns = deadline_ns};
+	struct pass pass = {
+		.symbolize = symbolize, .profile = profile, .what = what, .deadline_ns = deadline_ns, .jit.map_fd = -1};
 	struct groups groups = {};
 	if (group_by_mapping(profile, &groups) < 0) {
 		profile->missing_names += profile->n_locations;
@@ -288,6 +322,7 @@ void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enu
 		pass.n = groups.first[m + 1] - groups.first[m];
 		name_mapping(&pass, &profile->mappings[m]);
 	}
+	jit_sources_release(&pass.jit);
 	strings_free(&pass.strings);
 	groups_free(&groups);
 }

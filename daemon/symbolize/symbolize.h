@@ -54,4 +54,6 @@ void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enu
  * alone because the reader crashed or hung on it, or made a table of it that is not sound (retried with back-off). */
 int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd, size_t max_bytes,
 			   uint64_t deadline_ns, struct unwind_table *ret);
+/* The jitdump among the mappings of n snapshots (NULL: none) of a process, the newest last; borrowed. NULL: there is none. */
+struct file *symbolize_jit_dump(struct maps *const *maps, size_t n);
 void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret);
