@@ -19,11 +19,11 @@ enum {
 	OLD_HEADER_BYTES = 12, /* "ZLIB" and the size, big-endian */
 };
 
-static const char *const names[DWARF_SECTION_COUNT] = {
+static const char *const names[DWARF_GO_TABLE] = {
 	[DWARF_INFO] = "info",       [DWARF_ABBREV] = "abbrev",     [DWARF_LINE] = "line",
 	[DWARF_STR] = "str",         [DWARF_LINE_STR] = "line_str", [DWARF_STR_OFFSETS] = "str_offsets",
 	[DWARF_ADDR] = "addr",       [DWARF_RANGES] = "ranges",     [DWARF_RNGLISTS] = "rnglists",
-	[DWARF_ARANGES] = "aranges", [DWARF_CU_INDEX] = "cu_index",
+	[DWARF_ARANGES] = "aranges",
 };
 
 /* What is mapped from files now, for the handler of SIGBUS. Only the one thread of the reader (or of a test) changes it, and the handler
@@ -78,13 +78,14 @@ static void forget_mapping(const void *start)
 static enum dwarf_section_id section_of_name(const char *name, bool dwo, bool *ret_old)
 {
 	*ret_old = strncmp(name, ".zdebug_", 8) == 0;
+	if (strcmp(name, ".gopclntab") == 0 || strcmp(name, ".data.rel.ro.gopclntab") == 0)
+		return DWARF_GO_TABLE;
 	if (!*ret_old && strncmp(name, ".debug_", 7) != 0)
 		return DWARF_SECTION_COUNT;
 	name += *ret_old ? 8 : 7;
-	for (enum dwarf_section_id id = 0; id < DWARF_SECTION_COUNT; id++) {
+	for (enum dwarf_section_id id = 0; id < DWARF_GO_TABLE; id++) {
 		size_t length = strlen(names[id]);
-		bool plain = id == DWARF_CU_INDEX || !dwo;
-		if (strncmp(name, names[id], length) == 0 && strcmp(name + length, plain ? "" : ".dwo") == 0)
+		if (strncmp(name, names[id], length) == 0 && strcmp(name + length, dwo ? ".dwo" : "") == 0)
 			return id;
 	}
 	return DWARF_SECTION_COUNT;

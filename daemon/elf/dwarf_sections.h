@@ -22,7 +22,7 @@ enum dwarf_section_id {
 	DWARF_RANGES,
 	DWARF_RNGLISTS,
 	DWARF_ARANGES,
-	DWARF_CU_INDEX,
+	DWARF_GO_TABLE, /* no DWARF, but kept in the same way: see go_table.h */
 	DWARF_SECTION_COUNT,
 };
 

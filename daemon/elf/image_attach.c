@@ -58,6 +58,7 @@ static int attach_debug(struct image *image, Elf *elf, int fd, uint64_t bytes)
 	image->debug.fd = fd;
 	links_read(elf, &image->links);
 	if (!image->has_dwarf && dwarf_sections_any(&sections)) {
+		dwarf_sections_release(&image->sections);
 		image->sections = sections; /* nothing of them is mapped yet */
 		image->has_dwarf = true;
 	}

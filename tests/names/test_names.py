@@ -1,0 +1,128 @@
+"""Function, file, line, start line and every inlined call, at thousands of addresses: as llvm-symbolizer has them."""
+import lzma
+import os
+import pathlib
+import subprocess
+import tempfile
+import unittest
+
+import compare
+
+TOOL = os.environ["ELF_NAMES"]
+HERE = pathlib.Path(__file__).parent
+SHARE = 0.999  # equal, of those that either of both knows
+
+
+def run(*argv, **more):
+    return subprocess.run(list(map(str, argv)), check=True, capture_output=True, text=True, **more).stdout
+
+
+def build_id(path):
+    return run("readelf", "-n", path).split("Build ID:")[1].split()[0]
+
+
+class Names(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        directory = tempfile.TemporaryDirectory(prefix="sprof-names.")
+        cls.addClassCleanup(directory.cleanup)
+        cls.directory = pathlib.Path(directory.name)
+
+    def build(self, name, *flags, compiler="g++"):
+        path = self.directory / name
+        run(compiler, "-std=c++14", "-O2", *flags, "-Wl,--build-id", "-o", path, HERE / "inlines.cc")
+        return path
+
+    def assert_equal_names(self, path, n, *debug, inlined=0.3):
+        known, different = compare.compare(TOOL, str(path), compare.sample(path, n), *map(str, debug))
+        text = "\n".join(f"{address:#x}\n  ours {m}\n  llvm {t}" for address, m, t in different[:5])
+        self.assertLessEqual(len(different), (1 - SHARE) * known, f"{len(different)} of {known} differ\n{text}")
+        self.assertGreater(known, 0.9 * n)
+        # It would not do to agree on nothing: most have files and lines, and many are in inlined calls.
+        answers = compare.ours(TOOL, str(path), compare.sample(path, 1000), *map(str, debug))
+        self.assertGreater(sum(bool(a) and a[0][2] > 0 for a in answers), 750)
+        self.assertGreaterEqual(sum(len(a) > 1 for a in answers), inlined * 1000)
+        return answers
+
+    def test_versions_of_dwarf(self):
+        for name, *flags in (("gcc5", "-gdwarf-5"), ("gcc4", "-gdwarf-4", "-gz")):
+            with self.subTest(name=name):
+                self.assert_equal_names(self.build(name, *flags), 4000)
+
+    def test_clang(self):
+        self.assert_equal_names(self.build("clang5", "-gdwarf-5", compiler="clang++"), 4000)
+
+    def test_libc(self):
+        """By its separate debug file."""
+        libc = next(line.split()[2] for line in run("ldd", "/bin/true").splitlines() if "libc.so" in line)
+        id = build_id(libc)
+        debug = f"/usr/lib/debug/.build-id/{id[:2]}/{id[2:]}.debug"
+        self.assert_equal_names(os.path.realpath(libc), 10000, debug, inlined=0.1)
+
+    def test_go(self):
+        path = self.directory / "program"
+        run("go", "build", "-o", path, HERE / "program.go", env={**os.environ, "GOFLAGS": "", "GOCACHE": str(self.directory / "cache")})
+        self.assert_equal_names(path, 4000, inlined=0.05)
+        # Without symbols and DWARF there is Go's own table, which its runtime needs.
+        whole = compare.ours(TOOL, str(path), compare.sample(path, 2000))
+        stripped = self.directory / "stripped_program"
+        run("strip", "-o", stripped, path)
+        table = compare.ours(TOOL, str(stripped), compare.sample(path, 2000))
+        pairs = [(w, t) for w, t in zip(whole, table) if w and w[-1][2] > 0 and w[-1][1].endswith(".go")]
+        self.assertGreater(len(pairs), 1500)
+        different = [(w, t) for w, t in pairs if not t or w[-1][0] != t[-1][0] or w[0][1:3] != t[0][1:3]]
+        self.assertLessEqual(len(different), (1 - SHARE) * len(pairs), different[:5])
+
+    def test_debug_files(self):
+        """What is split off, in all the ways in which that is done, makes no difference."""
+        path = self.build("whole", "-g")
+        addresses = compare.sample(path, 2000)
+        whole = compare.ours(TOOL, str(path), addresses)
+        debug, stripped, other = (self.directory / name for name in ("split.debug", "stripped", "other"))
+        run("objcopy", "--only-keep-debug", path, debug)
+        run("objcopy", "--strip-all", f"--add-gnu-debuglink={debug}", path, stripped)
+        self.assertEqual(compare.ours(TOOL, str(stripped), addresses, str(debug)), whole)
+        self.assertLess(sum(bool(a) and a[0][2] > 0 for a in compare.ours(TOOL, str(stripped), addresses)), 1)
+        # Another program's is refused, by the build id; without one, by the CRC in .gnu_debuglink.
+        run("objcopy", "--only-keep-debug", self.build("another", "-g", "-DANOTHER", "-O1"), other)
+        self.assert_refused(stripped, other)
+        anonymous, of_anonymous = self.directory / "anonymous", self.directory / "anonymous.debug"
+        run("objcopy", "--remove-section=.note.gnu.build-id", debug, of_anonymous)
+        run("objcopy", "--remove-section=.note.gnu.build-id", "--remove-section=.gnu_debuglink", stripped, anonymous)
+        run("objcopy", f"--add-gnu-debuglink={of_anonymous}", anonymous)
+        self.assertEqual(compare.ours(TOOL, str(anonymous), addresses, str(of_anonymous)), whole)
+        self.assert_refused(anonymous, other)
+
+    def assert_refused(self, path, debug):
+        done = subprocess.run([TOOL, path, debug], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, 1, done.stderr)
+
+    def test_dwz(self):
+        """What two programs share is in a third file."""
+        first, second, common = (self.directory / name for name in ("first", "second", "common.debug"))
+        first = self.build("first", "-gdwarf-4")
+        second = self.build("second", "-gdwarf-4", "-DSECOND", "-fno-inline-small-functions")
+        addresses = compare.sample(first, 2000)
+        whole = compare.ours(TOOL, str(first), addresses)
+        run("dwz", "-m", common, "-M", "common.debug", first, second)
+        self.assertIn(".gnu_debugaltlink", run("readelf", "-SW", first))
+        debug = self.directory / "first.debug"
+        run("objcopy", "--only-keep-debug", first, debug)
+        self.assertEqual(compare.ours(TOOL, str(first), addresses, str(debug), str(common)), whole)
+        self.assertNotEqual(compare.ours(TOOL, str(first), addresses, str(debug)), whole)
+
+    def test_mini_debug_info(self):
+        """Of a stripped file: functions that are in no dynamic symbol table."""
+        path = self.build("mini_whole")
+        inner, packed, stripped = (self.directory / name for name in ("inner", "inner.xz", "mini"))
+        run("objcopy", "--only-keep-debug", path, inner)
+        packed.write_bytes(lzma.compress(inner.read_bytes()))
+        run("objcopy", "--strip-all", f"--add-section=.gnu_debugdata={packed}", path, stripped)
+        addresses = compare.sample(path, 2000)
+        whole = compare.ours(TOOL, str(path), addresses)
+        self.assertGreater(sum(bool(a) for a in whole), 1900)
+        self.assertEqual(compare.ours(TOOL, str(stripped), addresses), whole)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
