@@ -70,7 +70,8 @@ START_TEST(bounds_are_allowed)
 	for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
 		struct record *record = new_record(shapes[i][0], shapes[i][1]);
 		struct sample sample;
-		ck_assert_int_eq(reconcile_record(record, record->bytes, NULL, thread_times, &room, &sample), OUTCOME_SAMPLE);
+		ck_assert_int_eq(reconcile_record(record, record->bytes, NULL, thread_times, &room, &sample),
+				 OUTCOME_SAMPLE);
 		ck_assert_uint_eq(sample.n_kernel + sample.n_user, shapes[i][0] + shapes[i][1]);
 		free(record);
 	}
@@ -85,7 +86,8 @@ START_TEST(more_may_be_delivered_than_the_record_needs)
 	struct sample sample;
 	record->n_user = 3; /* the ring buffer rounds up */
 	record->bytes -= sizeof(__u64);
-	ck_assert_int_eq(reconcile_record(record, record->bytes + 8, NULL, thread_times, &room, &sample), OUTCOME_SAMPLE);
+	ck_assert_int_eq(reconcile_record(record, record->bytes + 8, NULL, thread_times, &room, &sample),
+			 OUTCOME_SAMPLE);
 	ck_assert_uint_eq(sample.n_user, 3);
 	free(record);
 	thread_clock_free(thread_times);
@@ -199,8 +201,10 @@ START_TEST(frames_over_the_limit_are_refused_even_when_they_fit)
 	struct record *kernel = new_record(RECORD_MAX_KERNEL_FRAMES + 1, 0);
 	struct record *user = new_record(0, RECORD_MAX_USER_FRAMES + 1);
 	struct sample sample;
-	ck_assert_int_eq(reconcile_record(kernel, kernel->bytes, NULL, thread_times, &room, &sample), OUTCOME_MALFORMED_RECORD);
-	ck_assert_int_eq(reconcile_record(user, user->bytes, NULL, thread_times, &room, &sample), OUTCOME_MALFORMED_RECORD);
+	ck_assert_int_eq(reconcile_record(kernel, kernel->bytes, NULL, thread_times, &room, &sample),
+			 OUTCOME_MALFORMED_RECORD);
+	ck_assert_int_eq(reconcile_record(user, user->bytes, NULL, thread_times, &room, &sample),
+			 OUTCOME_MALFORMED_RECORD);
 	free(kernel);
 	free(user);
 	thread_clock_free(thread_times);
