@@ -3,7 +3,15 @@
  * System V ABI, x86-64: [fp] is the caller's fp, [fp + 8] the return address. */
 #pragma once
 
-enum { UNWIND_FRAME_BYTES = 16 };
+enum {
+	UNWIND_FRAME_BYTES = 16,
+	/* Instructions, little-endian */
+	UNWIND_ENDBR64 = 0xfa1e0ff3,
+	UNWIND_PUSH_RBP = 0x55,
+	UNWIND_MOV_RSP_RBP = 0xe58948, /* as GNU as has it */
+	UNWIND_MOV_RSP_RBP_TOO = 0xec8b48,
+	UNWIND_RET = 0xc3,
+};
 
 struct unwind_frame {
 	__u64 fp, pc; /* the caller's */
@@ -41,6 +49,42 @@ static __attribute__((always_inline)) inline int unwind_take_frame(struct unwind
 	return UNWIND_GOES_ON;
 }
 
+/* A leaf that has no frame of its own yet, or no more: the frame pointer is still, or again, its caller's. Told by its next instruction. */
+static __attribute__((always_inline)) inline bool unwind_read_leaf(const struct unwind_registers *registers,
+								   struct unwind_window *window, __u64 *ret_slot)
+{
+	__u32 text = 0;
+	if (unwind_read(&text, sizeof(text), registers->pc, unwind_memory(window)) < 0)
+		return false;
+	*ret_slot = registers->sp;
+	if (text == UNWIND_ENDBR64 || (__u8)text == UNWIND_PUSH_RBP || (__u8)text == UNWIND_RET)
+		return true;
+	*ret_slot = registers->sp + 8;
+	return (text & 0xffffff) == UNWIND_MOV_RSP_RBP || (text & 0xffffff) == UNWIND_MOV_RSP_RBP_TOO;
+}
+
+/* The caller of such a leaf, where it is in code that is known. */
+static __attribute__((always_inline)) inline bool unwind_step_leaf(struct unwind_registers *registers,
+								   struct unwind_window *window,
+								   const struct unwind_tables *tables, __u64 *ret_slot)
+{
+	__u64 slot = 0, pc = 0, fp = registers->fp;
+	if (!registers->pc_is_exact || !unwind_read_leaf(registers, window, &slot) ||
+	    !unwind_may_go(registers, tables->stack_lo, tables->stack_hi, slot + 8))
+		return false;
+	unwind_window_cover(window, registers->sp, slot + 8);
+	if (unwind_word(window, slot, &pc) < 0 || (slot > registers->sp && unwind_word(window, slot - 8, &fp) < 0) ||
+	    unwind_locate(window, tables->list, pc - 1) == UNWIND_NOWHERE)
+		return false;
+	registers->fp = fp;
+	registers->sp = slot + 8;
+	registers->pc = pc;
+	registers->known &= UNWIND_KNOWN_PRESERVED;
+	registers->pc_is_exact = 0;
+	*ret_slot = slot;
+	return true;
+}
+
 /* Without tables: what is found is only as good as the frame pointers, and the end says that. */
 static __attribute__((always_inline)) inline int unwind_step_unprepared(struct unwind_registers *registers,
 									struct unwind_window *window,
@@ -66,6 +110,8 @@ static __attribute__((always_inline)) inline int unwind_step_frame_pointer(struc
 		end = STACK_END_TABLE_REFUSED;
 	else if (window->place.kind == UNWIND_CODE_PENDING)
 		end = STACK_END_TABLES_NOT_READY;
+	if (unwind_step_leaf(registers, window, tables, ret_slot))
+		return UNWIND_GOES_ON;
 	int r = unwind_read_frame(registers, window, tables, &frame);
 	if (r == STACK_END_UNREADABLE || (r == STACK_END_ROOT && found != UNWIND_NOWHERE))
 		return r;

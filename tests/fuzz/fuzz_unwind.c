@@ -36,7 +36,8 @@ static long unwind_read(void *to, __u32 bytes, __u64 address, void *context)
 	struct memory *memory = context;
 	memory->reads++;
 	assert(bytes >= 1 && bytes <= 4096 + 64);
-	assert(bytes == 8 || bytes == 136 /* of a signal frame */ || ((address + bytes) & 4095) == 0);
+	assert(bytes == 8 || bytes == 4 /* of text */ || bytes == 136 /* of a signal frame */ ||
+	       ((address + bytes) & 4095) == 0);
 	if (address < memory->start || address - memory->start > memory->n ||
 	    memory->n - (address - memory->start) < bytes)
 		return -14;

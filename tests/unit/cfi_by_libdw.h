@@ -93,7 +93,8 @@ static inline bool libdw_register(struct libdw_maker *maker, Dwarf_Frame *frame,
 		return false;
 	*ret_value = 0;
 	if (n == 0) {
-		*ret_where = ops == space ? CFI_UNDEFINED : CFI_SAME;
+		/* Unspecified, which libdw tells as undefined: callees keep the registers that we ask for. */
+		*ret_where = ops == space && number == 16 ? CFI_UNDEFINED : CFI_SAME;
 		return true;
 	}
 	bool value = ops[n - 1].atom == DW_OP_stack_value;

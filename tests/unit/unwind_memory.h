@@ -35,7 +35,8 @@ static inline long unwind_read(void *to, __u32 bytes, __u64 address, void *memor
 {
 	struct recorded_memory *recorded = memory;
 	recorded->reads++;
-	if (bytes != 8 && bytes != 136 /* of a signal frame */ && ((address + bytes) & 4095))
+	if (bytes != 8 && bytes != 4 /* of text */ && bytes != 136 /* of a signal frame */ &&
+	    ((address + bytes) & 4095))
 		recorded->out_of_page = true;
 	if (address < recorded->start || address - recorded->start > recorded->n ||
 	    recorded->n - (address - recorded->start) < bytes)
