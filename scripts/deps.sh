@@ -11,7 +11,7 @@ build=(build-essential cmake ninja-build pkg-config clang llvm bpftool libbpf-de
 	libprotobuf-c-dev protobuf-c-compiler protobuf-compiler libinih-dev uthash-dev libjson-c-dev libseccomp-dev
 	libiberty-dev libcurl4-openssl-dev zlib1g-dev liblzma-dev libxxhash-dev check ca-certificates)
 demo=(golang-go graphviz python3)
-tests=(git clang-format clang-tidy libclang-rt-14-dev binutils gdb curl procps xz-utils libcap2-bin util-linux iproute2 redis-server redis-tools
+tests=(git clang-format clang-tidy libclang-rt-14-dev binutils gdb curl procps xz-utils libcap2-bin util-linux iproute2 redis-server redis-tools sqlite3 perl
 	systemd-sysv systemd-container dbus)
 bench=(linux-perf bpftrace libgoogle-perftools-dev google-perftools)
 

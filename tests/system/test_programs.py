@@ -1,5 +1,5 @@
 """Programs that nobody here wrote, as Debian ships them: attached, pulled and opened in pprof, with functions on top that make sense.
-Frame pointers are all that stacks are made of so far, so no whole stacks are asked for."""
+Whether stacks are whole is for test_stacks."""
 import os
 import re
 import shutil

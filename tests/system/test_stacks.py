@@ -1,0 +1,141 @@
+"""Whole stacks of programs that nobody here wrote, as Debian ships them, without frame pointers: the share of samples whose stack ends where the
+thread began, by program, and why the others end. Counted from when the program's unwind tables are there."""
+import os
+import shutil
+import subprocess
+import threading
+import time
+import unittest
+
+import harness
+from harness import Daemon, number
+
+HZ = 4000
+SAMPLES = 6000
+WHOLE = 0.999
+WHOLE_ENDS = ("outermost", "none")
+
+PYTHON = """
+import json, re
+def work(n):
+    data = [{"k%d" % (i % 37): [i, str(i), {"x": i * 1.5}]} for i in range(n)]
+    text = json.dumps(sorted(data, key=lambda d: re.sub("k", "", next(iter(d)))))
+    return json.loads(text)
+while True: work(200)
+"""
+PERL = r"""
+sub f { my $n = shift; return $n < 2 ? $n : f($n - 1) + f($n - 2) }
+while (1) { my %h; $h{$_} = f(10) for 1..50; my $x = join ",", sort { $h{$a} <=> $h{$b} } keys %h; $x =~ s/1(\d+)/$1/g; }
+"""
+SQL = """with recursive c(x) as (select 1 union all select x + 1 from c where x < 100000000)
+select x % 10, count(*), sum(x * x % 7), max(hex(x)), group_concat(substr(printf('%d', x), 1, 1)) from c where x % 5 < 3 group by 1;"""
+
+
+def c_source(functions):
+    lines = ["int f0(int a, int b) { return a + b; }"]
+    for i in range(1, functions):
+        lines.append(
+            f"int f{i}(int a, int b) {{ int s = 0; for (int i = 0; i < a; i++) switch (i % 7) {{ case 0: s += b; break; case 1: s *= a; break;"
+            f" case 2: s ^= b << 3; break; default: s -= i; }} return s + f{i - 1}(a - 1, b); }}")
+    return "\n".join(lines)
+
+
+class Stacks(harness.Case):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon(cls)
+        cls.table = []
+
+    @classmethod
+    def tearDownClass(cls):
+        print("\nprogram            samples    whole  others")
+        for name, total, whole, others in cls.table:
+            print(f"{name:<16} {total:>9} {100 * whole / total:>7.2f}%  {others or ''}")
+
+    def start(self, *argv, **more):
+        process = subprocess.Popen(
+            list(map(str, argv)), **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.daemon.directory, **more})
+        self.addCleanup(harness.end, process)
+        return process
+
+    def ends(self, pid):
+        return {e["name"]: number(e, "count") for e in self.daemon.target(pid).get("stack_ends", [])}
+
+    def settled_ends(self, pid):
+        """Once all samples are walked by tables."""
+        before = self.ends(pid)
+
+        def settled():
+            nonlocal before
+            time.sleep(0.3)
+            now = self.ends(pid)
+            quiet = now.get("tables_not_ready", 0) == before.get("tables_not_ready", 0)
+            more = sum(now.values()) > sum(before.values()) + 50
+            before = now
+            return now if quiet and more else None
+
+        return harness.wait_for(settled, 20, f"no tables: {before}")
+
+    def judge(self, name, pid):
+        self.daemon.attach(pid, HZ)
+        first = self.settled_ends(pid)
+        last = harness.wait_for(
+            lambda: (lambda now: now if sum(now.values()) - sum(first.values()) >= SAMPLES else None)(self.ends(pid)),
+            40, f"{name} makes too few samples")  # fmt: skip
+        self.daemon.ok("detach", pid)
+        counts = {end: last[end] - first.get(end, 0) for end in last if last[end] > first.get(end, 0)}
+        total, whole = sum(counts.values()), sum(counts.get(end, 0) for end in WHOLE_ENDS)
+        others = {end: n for end, n in counts.items() if end not in WHOLE_ENDS}
+        self.table.append((name, total, whole, others))
+        self.assertGreaterEqual(whole / total, WHOLE, f"{name}: {counts}")
+
+    def test_python(self):
+        self.judge("python3", self.start("python3", "-c", PYTHON).pid)
+
+    def test_perl(self):
+        self.judge("perl", self.start("perl", "-e", PERL).pid)
+
+    def test_sqlite(self):
+        self.judge("sqlite3", self.start("sqlite3", ":memory:", SQL).pid)
+
+    def test_xz(self):
+        data = self.daemon.directory / "random"
+        data.write_bytes(os.urandom(1 << 20) * 60)
+        self.judge("xz -T2", self.start("xz", "-9", "-T2", "--block-size=4MiB", "-k", "-c", data).pid)
+
+    def test_cc1(self):
+        source = self.daemon.directory / "many.c"
+        source.write_text(c_source(8000))
+        cc1 = subprocess.run(["gcc", "-print-prog-name=cc1"], capture_output=True, text=True, check=True).stdout.strip()
+        self.judge("cc1", self.start(cc1, "-O2", "-quiet", source, "-o", "/dev/null").pid)
+
+    def test_git(self):
+        """Takes in an endless history."""
+        repository = self.daemon.directory / "repository"
+        subprocess.run(["git", "init", "-q", repository], check=True)
+        process = self.start("git", "fast-import", "--quiet", stdin=subprocess.PIPE, cwd=repository)
+        self.addCleanup(shutil.rmtree, repository, ignore_errors=True)
+
+        def feed():
+            try:
+                for i in range(1000000):
+                    text = "".join(f"line {j * i % 1009} of {i}\n" for j in range(400)).encode()
+                    process.stdin.write(
+                        b"commit refs/heads/main\ncommitter a <a@example.org> %d +0000\ndata 1\nx\nM 644 inline file%d\ndata %d\n%s\n"
+                        % (i + 1, i % 50, len(text), text))
+            except (BrokenPipeError, ValueError):
+                pass
+
+        threading.Thread(target=feed, daemon=True).start()
+        self.judge("git", process.pid)
+
+    def test_redis(self):
+        socket = self.daemon.directory / "redis.sock"
+        server = self.start("redis-server", "--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no")
+        harness.wait_for(socket.exists, 10, "redis-server does not listen")
+        self.start("redis-benchmark", "-s", socket, "-l", "-q", "-t", "set,get,lpush,zadd,mset", "-P", "4", "-c", "20")
+        self.judge("redis-server", server.pid)
+
+
+if __name__ == "__main__":
+    harness.main()
