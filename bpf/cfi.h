@@ -72,13 +72,12 @@ static __attribute__((always_inline)) inline int cfi_step(struct unwind_register
 							  struct unwind_window *window,
 							  const struct unwind_tables *tables, __u64 pc, __u64 *ret_slot)
 {
-	void *memory = unwind_memory(window);
-	__u32 number = CFI_RULE_NONE;
-	if (!cfi_find(window, pc, &number) || number == CFI_RULE_NONE)
+	void *table = unwind_table_open(window->place.table, unwind_memory(window));
+	if (!table || !cfi_find(window, table, pc) || window->search.found == CFI_RULE_NONE)
 		return CFI_NO_ROW;
-	if (number == CFI_RULE_END)
+	if (window->search.found == CFI_RULE_END)
 		return STACK_END_OUTERMOST;
-	const struct cfi_rule *rule = cfi_rule(&window->place, number, memory);
+	const struct cfi_rule *rule = cfi_rule(&window->place, table, window->search.found);
 	if (!rule)
 		return CFI_NO_ROW;
 	if (cfi_is_common(rule))

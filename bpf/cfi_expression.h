@@ -13,7 +13,8 @@ static __attribute__((always_inline)) inline bool cfi_byte(const struct unwind_p
 							   void *memory)
 {
 	__u32 offset = place->off_code + at;
-	const __u8 *page = unwind_table_page(place->table, offset / CFI_PAGE_BYTES, memory);
+	void *table = unwind_table_open(place->table, memory);
+	const __u8 *page = table ? unwind_table_page(table, offset / CFI_PAGE_BYTES) : (void *)0;
 	if (!page)
 		return false;
 	offset &= CFI_PAGE_BYTES - 1;

@@ -52,10 +52,14 @@ static __always_inline const void *unwind_list_page(__u32 list, __u32 page, void
 	return pages ? bpf_map_lookup_elem(pages, &page) : NULL;
 }
 
-static __always_inline const void *unwind_table_page(__u32 table, __u32 page, void *memory __attribute__((unused)))
+static __always_inline void *unwind_table_open(__u32 table, void *memory __attribute__((unused)))
 {
-	void *pages = bpf_map_lookup_elem(&unwind_tables, &table);
-	return pages ? bpf_map_lookup_elem(pages, &page) : NULL;
+	return bpf_map_lookup_elem(&unwind_tables, &table);
+}
+
+static __always_inline const void *unwind_table_page(void *table, __u32 page)
+{
+	return bpf_map_lookup_elem(table, &page);
 }
 
 static long unwind_read(void *to, __u32 bytes, __u64 address, void *memory __attribute__((unused)))

@@ -4,7 +4,8 @@
  * The including file provides __u8 .. __u64, __s16 .. __s64 and, before inclusion,
  *     long unwind_read(void *to, __u32 bytes, __u64 address, void *memory)                  0, or negative when it cannot be read
  *     const void *unwind_list_page(__u32 list, __u32 page, void *memory)                    of a mapping list; NULL when there is none
- *     const void *unwind_table_page(__u32 table, __u32 page, void *memory)                  of a table (cfi_table.h); NULL when there is none
+ *     void *unwind_table_open(__u32 table, void *memory)                                    a table (cfi_table.h); NULL when there is none
+ *     const void *unwind_table_page(void *table, __u32 page)                                a page of it; NULL when there is none
  *
  * A step never trusts what it reads: every outcome is a stack_end. The stack pointer only grows, but where a signal interrupted the
  * caller, which may have been on another stack: a walk ends by the number of frames that its caller takes.

@@ -47,7 +47,8 @@ unwind_page_search(struct unwind_search *search, const struct unwind_list_entry 
 
 static __attribute__((always_inline)) inline void unwind_read_header(struct unwind_place *place, void *memory)
 {
-	const struct cfi_table_header *header = unwind_table_page(place->table, 0, memory);
+	void *table = unwind_table_open(place->table, memory);
+	const struct cfi_table_header *header = table ? unwind_table_page(table, 0) : (void *)0;
 	place->no_table = !header;
 	if (!header)
 		return;

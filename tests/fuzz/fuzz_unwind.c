@@ -52,10 +52,15 @@ static const void *unwind_list_page(__u32 list, __u32 page, void *context)
 	return page == 0 ? (const void *)&memory->header : page == 1 ? memory->entries : NULL;
 }
 
-static const void *unwind_table_page(__u32 table, __u32 page, void *context)
+static void *unwind_table_open(__u32 table, void *context)
 {
-	const struct memory *memory = context;
 	assert(table == 7);
+	return context;
+}
+
+static const void *unwind_table_page(void *table, __u32 page)
+{
+	const struct memory *memory = table;
 	return page < memory->table_pages ? memory->table + (size_t)page * CFI_PAGE_BYTES : NULL;
 }
 

@@ -51,12 +51,16 @@ static inline const void *unwind_list_page(__u32 list, __u32 page, void *memory)
 	return list == 0 && page < recorded->list_pages ? &recorded->list[page] : NULL;
 }
 
-static inline const void *unwind_table_page(__u32 table, __u32 page, void *memory)
+static inline void *unwind_table_open(__u32 table, void *memory)
 {
 	const struct recorded_memory *recorded = memory;
-	if (table >= recorded->n_tables || (size_t)page * CFI_PAGE_BYTES >= recorded->tables[table].n)
-		return NULL;
-	return recorded->tables[table].bytes + (size_t)page * CFI_PAGE_BYTES;
+	return table < recorded->n_tables ? (void *)&recorded->tables[table] : NULL;
+}
+
+static inline const void *unwind_table_page(void *table, __u32 page)
+{
+	const struct recorded_table *recorded = table;
+	return (size_t)page * CFI_PAGE_BYTES < recorded->n ? recorded->bytes + (size_t)page * CFI_PAGE_BYTES : NULL;
 }
 
 #include "bpf/unwind.h"
