@@ -168,7 +168,9 @@ static inline int walk_take_barrier(struct walk *walk, const struct table_config
 	if (original_pc == 0 || original_pc >> 47 || i >= WALK_FRAMES || barrier_is_entry(table, original_pc) ||
 	    barrier_in_range(&walk->table, table, original_pc - 1, BARRIER_KIND(TRAMPOLINE)))
 		return STACK_END_BARRIER_MISMATCH;
-	walk->barriers[i] = BARRIER_WORD(slot, walk->n);
+	i &= WALK_FRAMES - 1; /* known already; Linux 6.1 has forgotten */
+	UNWIND_OPAQUE(i);
+	walk->barriers[i & (WALK_FRAMES - 1)] = BARRIER_WORD(slot, walk->n);
 	walk->n_barriers = i + 1;
 	walk->registers.pc = original_pc;
 	walk->registers.pc_is_exact = 0;

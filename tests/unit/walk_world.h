@@ -58,9 +58,15 @@ static inline const void *unwind_list_page(__u32 list, __u32 page, void *memory)
 	return page == 0 ? (const void *)&header : (const void *)entries;
 }
 
-static inline const void *unwind_table_page(__u32 table, __u32 page, void *memory)
+static inline void *unwind_table_open(__u32 table, void *memory)
 {
-	(void)table, (void)page, (void)memory;
+	(void)table, (void)memory;
+	return NULL;
+}
+
+static inline const void *unwind_table_page(void *table, __u32 page)
+{
+	(void)table, (void)page;
 	return NULL;
 }
 
