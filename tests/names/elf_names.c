@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "elf/dwarf_sections.h"
 #include "elf/image.h"
 
 int main(int argc, char **argv)
@@ -25,6 +26,7 @@ int main(int argc, char **argv)
 			return 1;
 		}
 	}
+	(void)dwarf_sections_survive_truncation();
 	static struct image_frame frames[READER_FRAMES_MAX];
 	char line[64];
 	while (fgets(line, sizeof(line), stdin)) {
@@ -34,6 +36,7 @@ int main(int argc, char **argv)
 			printf("%s\t%s\t%s\t%u\t%u\n", frames[i].name, frames[i].system_name, frames[i].filename,
 			       frames[i].line, frames[i].start_line);
 		puts(".");
+		fflush(stdout);
 	}
 	image_free(image);
 	return 0;
