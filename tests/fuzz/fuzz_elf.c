@@ -1,4 +1,5 @@
-/* The reader's handling of a file's bytes, without its sandbox: open it, then name offsets all over it. libelf is not instrumented. */
+/* The reader's handling of a file's bytes, without its sandbox: open it, then name offsets all over it. libelf is not instrumented.
+ * The same bytes are its debug file too, and dwz's. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,11 +23,21 @@ static void check_text(const char *text)
 	}
 }
 
-static void find_everywhere(const struct image *image, size_t size)
+static void find_everywhere(struct image *image, size_t size)
 {
 	static struct image_name name;
+	static struct image_frame frames[READER_FRAMES_MAX];
 	size_t step = size / 256 ? size / 256 : 1;
 	for (size_t offset = 0; offset < size + 2 * step; offset += step) {
+		size_t n = image_find_frames(image, offset, frames);
+		if (n > READER_FRAMES_MAX)
+			__builtin_trap();
+		for (size_t i = 0; i < n; i++) {
+			check_text(frames[i].name);
+			check_text(frames[i].system_name);
+			if (frames[i].filename[0])
+				check_text(frames[i].filename);
+		}
 		if (!image_find(image, offset, &name))
 			continue;
 		check_text(name.name);
@@ -48,6 +59,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (image_open(fd, &image) == 0) {
 		if (strlen(image_build_id(image)) > 2 * READER_BUILD_ID_MAX_BYTES)
 			__builtin_trap();
+		find_everywhere(image, size);
+		for (enum image_attachment kind = ATTACH_DEBUG; kind <= ATTACH_ALT; kind++) {
+			fd = memfd_create("fuzz", MFD_CLOEXEC);
+			if (fd >= 0 && write(fd, data, size) == (ssize_t)size)
+				(void)image_attach(image, kind, fd);
+			else if (fd >= 0)
+				close(fd);
+		}
 		find_everywhere(image, size);
 		image_free(image);
 	}

@@ -1,8 +1,9 @@
 # The stage symbolize and its separate program sprofd-elf.
-foreach(name IN ITEMS test_elf_symbols test_elf_files test_elf_demangle test_elf_requests test_elf_sandbox)
+foreach(name IN ITEMS test_elf_symbols test_elf_files test_elf_demangle test_elf_jit test_elf_requests test_elf_sandbox)
   sprof_unit_test(${name} elf_core)
 endforeach()
 sprof_unit_test(test_kallsyms symbolize)
+sprof_unit_test(test_opener symbolize)
 sprof_unit_test(test_symbolize_cache symbolize)
 sprof_unit_test(test_symbolize_protocol symbolize proto_reader)
 

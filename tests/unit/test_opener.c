@@ -1,0 +1,164 @@
+/* Files by path in a root that somebody hostile has arranged. */
+#include <check.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "symbolize/opener.h"
+
+static char root[64];
+static int root_fd = -1;
+static struct opener *opener;
+
+static void setup(void)
+{
+	strcpy(root, "/tmp/sprof-opener.XXXXXX");
+	ck_assert_ptr_nonnull(mkdtemp(root));
+	root_fd = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	opener = opener_new();
+	ck_assert_ptr_nonnull(opener);
+}
+
+static void teardown(void)
+{
+	char command[128];
+	opener_free(opener);
+	close(root_fd);
+	snprintf(command, sizeof(command), "rm -r %s", root);
+	ck_assert_int_eq(system(command), 0);
+}
+
+static const char *in_root(const char *name)
+{
+	static char path[128];
+	snprintf(path, sizeof(path), "%s/%s", root, name);
+	return path;
+}
+
+static void write_file(const char *name, const char *text)
+{
+	FILE *file = fopen(in_root(name), "w");
+	ck_assert_ptr_nonnull(file);
+	fputs(text, file);
+	fclose(file);
+}
+
+/* The first byte of what is opened, or -errno. */
+static int try_as(const char *path, uint32_t uid)
+{
+	int fd = -1;
+	char byte = 0;
+	int r = opener_open(opener, root_fd, path, uid, clock_monotonic_ns() + 20 * NS_PER_S, &fd);
+	if (r < 0) {
+		ck_assert_int_eq(fd, -1);
+		return r;
+	}
+	ck_assert_int_eq(fcntl(fd, F_GETFL) & O_ACCMODE, O_RDONLY);
+	ck_assert_int_eq(read(fd, &byte, 1), 1);
+	close(fd);
+	return byte;
+}
+
+static int try(const char *path)
+{
+	return try_as(path, OPENER_ANY_USER);
+}
+
+START_TEST(a_file)
+{
+	write_file("file", "x");
+	ck_assert_int_eq(mkdir(in_root("directory"), 0700), 0);
+	write_file("directory/inner", "y");
+	ck_assert_int_eq(try("/file"), 'x');
+	ck_assert_int_eq(try("file"), 'x');
+	ck_assert_int_eq(try("/directory/inner"), 'y');
+	ck_assert_int_eq(try("/directory/../../../file"), 'x');
+	ck_assert_int_eq(try("/missing"), -ENOENT);
+	ck_assert_int_eq(try("/file/inner"), -ENOTDIR);
+}
+END_TEST
+
+/* They lead to where the target would get by them, not to our own files. */
+START_TEST(links)
+{
+	write_file("passwd", "x");
+	ck_assert_int_eq(symlink("/passwd", in_root("absolute")), 0);
+	ck_assert_int_eq(symlink("../../../../passwd", in_root("up")), 0);
+	ck_assert_int_eq(symlink("/etc/passwd", in_root("out")), 0);
+	ck_assert_int_eq(symlink("/loop", in_root("loop")), 0);
+	ck_assert_int_eq(try("/absolute"), 'x');
+	ck_assert_int_eq(try("/up"), 'x');
+	ck_assert_int_eq(try("/out"), -ENOENT);
+	ck_assert_int_eq(try("/loop"), -ELOOP);
+}
+END_TEST
+
+START_TEST(what_is_no_file)
+{
+	ck_assert_int_eq(mkfifo(in_root("fifo"), 0600), 0);
+	uint64_t begin_ns = clock_monotonic_ns();
+	ck_assert_int_eq(try("/fifo"), -EINVAL);
+	ck_assert_uint_lt(clock_monotonic_ns() - begin_ns, NS_PER_S);
+	ck_assert_int_eq(try("/"), -EINVAL);
+	if (geteuid() == 0) {
+		ck_assert_int_eq(mknod(in_root("device"), S_IFCHR | 0600, 0), 0);
+		ck_assert_int_eq(try("/device"), -EINVAL);
+	}
+}
+END_TEST
+
+START_TEST(somebody_elses)
+{
+	write_file("mine", "x");
+	ck_assert_int_eq(try_as("/mine", geteuid()), 'x');
+	if (geteuid() != 0)
+		return;
+	ck_assert_int_eq(try_as("/mine", 12345), 'x'); /* root's is believed */
+	ck_assert_int_eq(chown(in_root("mine"), 54321, 54321), 0);
+	ck_assert_int_eq(try_as("/mine", 12345), -EPERM);
+	ck_assert_int_eq(try_as("/mine", 54321), 'x');
+	ck_assert_int_eq(try("/mine"), 'x');
+}
+END_TEST
+
+START_TEST(our_own_root)
+{
+	int fd = -1;
+	write_file("file", "x");
+	ck_assert_int_eq(
+		opener_open(opener, -1, in_root("file"), OPENER_ANY_USER, clock_monotonic_ns() + NS_PER_S, &fd), 0);
+	close(fd);
+	/* Past the deadline it may have been opened or not, but nobody waits. */
+	uint64_t begin_ns = clock_monotonic_ns();
+	fd = -1;
+	int r = opener_open(opener, root_fd, "file", OPENER_ANY_USER, 0, &fd);
+	ck_assert(r == 0 || r == -ETIME);
+	ck_assert_uint_lt(clock_monotonic_ns() - begin_ns, NS_PER_S);
+	if (fd >= 0)
+		close(fd);
+}
+END_TEST
+
+int main(void)
+{
+	Suite *suite = suite_create("opener");
+	TCase *tests = tcase_create("opener");
+	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, a_file);
+	tcase_add_test(tests, links);
+	tcase_add_test(tests, what_is_no_file);
+	tcase_add_test(tests, somebody_elses);
+	tcase_add_test(tests, our_own_root);
+	tcase_set_timeout(tests, 60);
+	suite_add_tcase(suite, tests);
+	SRunner *runner = srunner_create(suite);
+	srunner_run_all(runner, CK_NORMAL);
+	int failed = srunner_ntests_failed(runner);
+	srunner_free(runner);
+	return failed != 0;
+}
