@@ -13,9 +13,7 @@
 
 enum {
 	MIN_BUCKET_SHIFT = 4,
-	/* The index may have 3 entries for 8 rows: 1.5 bytes a row. */
-	INDEX_PARTS = 3,
-	ROWS_PARTS = 8,
+	ROW_MAX_BYTES = 8, /* all told, where that can be had */
 };
 #define ALIGN_UP(n, to)   (((n) + (to)-1) / (to) * (to))
 #define ALIGN_DOWN(n, to) ((n) / (to) * (to))
@@ -95,12 +93,16 @@ static int run_pieces(struct build *build, uint64_t *ret_end)
 	return 0;
 }
 
-/* Small buckets are quickly searched, large ones make a small index. */
-static unsigned choose_shift(uint64_t start, uint64_t end, size_t n_rows)
+/* Small buckets are quickly searched, large ones make a small index: of 1.5 bytes a row, less where rules are many for the rows, but not
+ * below half a byte. */
+static unsigned choose_shift(uint64_t start, uint64_t end, size_t n_rows, size_t other_bytes)
 {
+	size_t most = n_rows + n_rows / 2, least = n_rows / 2;
+	size_t left = n_rows * ROW_MAX_BYTES > other_bytes ? n_rows * ROW_MAX_BYTES - other_bytes : 0;
+	size_t index_bytes = left > most ? most : left < least ? least : left;
 	unsigned shift = MIN_BUCKET_SHIFT;
 	while (shift < CFI_MAX_BUCKET_SHIFT &&
-	       ((end - ALIGN_DOWN(start, 1ULL << shift)) >> shift) * ROWS_PARTS > n_rows * INDEX_PARTS)
+	       ((end - ALIGN_DOWN(start, 1ULL << shift)) >> shift) * sizeof(__u32) > index_bytes)
 		shift++;
 	return shift;
 }
@@ -114,7 +116,9 @@ static int lay_out(const struct build *build, uint64_t end, struct cfi_table_hea
 		rows->base + (rows->rows[0] & UINT16_MAX); /* where the first piece is: within 64 KiB of the base */
 	if (end - rows->base > CFI_MAX_TEXT_BYTES)
 		return -EFBIG;
-	unsigned shift = choose_shift(first, end, rows->n);
+	size_t other_bytes =
+		sizeof(*ret) + rules->n_code + rows->n * sizeof(__u32) + rules->n * sizeof(struct cfi_rule);
+	unsigned shift = choose_shift(first, end, rows->n, other_bytes);
 	uint64_t start = ALIGN_DOWN(first, 1ULL << shift);
 	uint64_t n_buckets = ALIGN_UP(end - start, 1ULL << shift) >> shift;
 	uint64_t n_rows = rows->n + (start < first); /* a gap before the first row */
