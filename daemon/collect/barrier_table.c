@@ -209,7 +209,9 @@ static int unreadable(const struct barrier_table *table, int r, struct error *er
 	case -ESRCH:
 		return error_set(err, ESRCH, "the process has ended");
 	case -EPERM:
-		return error_set(err, EPERM, "the process may not be looked into: sprofd needs CAP_SYS_PTRACE");
+		return error_set(err, EPERM,
+				 "the process may not be looked into: sprofd needs CAP_SYS_PTRACE, and a "
+				 "kernel.yama.ptrace_scope below 3");
 	case -EFAULT:
 		return error_set(err, EPROTO,
 				 "the table at 0x%" PRIx64 " to 0x%" PRIx64

@@ -223,10 +223,25 @@ pid_t process_living_thread(pid_t pid)
 	struct dirent *entry;
 	while (directory && (entry = readdir(directory))) {
 		pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
-		if (tid > 0 && process_read(tid, &process) == 0 && process.tgid == pid && process.state != 'Z')
+		if (tid > 0 && process_read_thread(pid, tid, &process) == 0 && process.state != 'Z')
 			return tid;
 	}
 	return pid;
+}
+
+int process_read_thread(pid_t pid, pid_t tid, struct process *ret)
+{
+	char name[64], stat[2048] = "";
+	struct process process;
+	snprintf(name, sizeof(name), "task/%d/stat", (int)tid);
+	ssize_t n = read_small(pid, name, stat, sizeof(stat));
+	if (n < 0)
+		return (int)n;
+	if (process_parse_stat(stat, &process) < 0)
+		return -EINVAL;
+	process.tgid = pid;
+	*ret = process;
+	return 0;
 }
 
 int process_inner_tid(pid_t pid, pid_t tid, uint32_t *ret)

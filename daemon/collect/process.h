@@ -29,6 +29,9 @@ int process_read(pid_t pid, struct process *ret);
 pid_t process_living_thread(pid_t pid);
 /* The number that thread tid of process pid has in its innermost pid namespace (what gettid() returns there). -ESRCH; -EINVAL. */
 int process_inner_tid(pid_t pid, pid_t tid, uint32_t *ret);
+/* A thread by its own stat file: cpu_ticks and start_ticks are the thread's; tgid is pid. (/proc/TID/stat would sum up the whole process each time: so much
+ * for each of 10,000 threads takes minutes.) -ESRCH; -EINVAL. */
+int process_read_thread(pid_t pid, pid_t tid, struct process *ret);
 /* Whether the process is in our time namespace: then start times are as /proc shows them to us. False when it cannot be known. */
 bool process_shares_time(pid_t pid);
 /* Where the program's stack begins (mm->start_stack), by which one program in this process is told from another; of a thread's number as well.

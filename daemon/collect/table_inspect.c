@@ -23,6 +23,7 @@ int table_inspect(pid_t pid, struct table_inspection *ret, struct error *err)
 	struct findings earlier = {0}, later = {0};
 	struct table_inspection inspection = {.apart_ns = clock_monotonic_ns()};
 	int r = look_and_judge(pid, &first, &earlier, err);
+	table_look_free(&first);
 	if (r == 0) {
 		inspection.apart_ns = clock_monotonic_ns();
 		nanosleep(&(struct timespec){.tv_nsec = APART_NS}, NULL);
@@ -31,7 +32,6 @@ int table_inspect(pid_t pid, struct table_inspection *ret, struct error *err)
 	}
 	if (r == 0 && findings_join(&earlier, &later, &inspection.findings) < 0)
 		r = error_set(err, ENOMEM, "out of memory");
-	table_look_free(&first);
 	findings_free(&earlier);
 	findings_free(&later);
 	if (r < 0)

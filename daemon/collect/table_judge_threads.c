@@ -155,7 +155,35 @@ static int by_tid(const void *a, const void *b)
 	return one->place < other->place ? -1 : one->place > other->place;
 }
 
-static void judge_twins(const struct table_look *look, struct findings *findings)
+/* tids: sorted. */
+static void judge_twins(const struct tid_place *tids, size_t n, struct findings *findings)
+{
+	for (size_t i = 1; i < n; i++) {
+		char where[FINDING_WHERE_BYTES];
+		if (tids[i].tid != tids[i - 1].tid)
+			continue;
+		snprintf(where, sizeof(where), "thread %" PRIu32, tids[i].tid);
+		findings_add(findings, FINDING_THREAD_TWICE, 0, where, "it has slot %" PRIu32 " and slot %" PRIu32,
+			     tids[i - 1].place, tids[i].place);
+	}
+}
+
+/* Both tids and tasks are sorted. */
+static void judge_missing(const struct table_look *look, const struct tid_place *tids, size_t n,
+			  struct findings *findings)
+{
+	size_t missing = 0, at = 0;
+	for (size_t i = 0; i < look->n_tasks; i++) {
+		while (at < n && tids[at].tid < look->tasks[i].inner_tid)
+			at++;
+		missing += at == n || tids[at].tid != look->tasks[i].inner_tid;
+	}
+	if (missing && !look->threads_left_out)
+		findings_add(findings, FINDING_THREADS_MISSING, 0, "threads", "%zu of %zu threads have no record",
+			     missing, look->n_tasks);
+}
+
+static void judge_tids(const struct table_look *look, struct findings *findings)
 {
 	struct tid_place *tids = calloc(look->n_threads + 1, sizeof(*tids));
 	if (!tids) {
@@ -165,29 +193,9 @@ static void judge_twins(const struct table_look *look, struct findings *findings
 	for (size_t i = 0; i < look->n_threads; i++)
 		tids[i] = (struct tid_place){look->threads[i].record.tid, look->threads[i].place};
 	qsort(tids, look->n_threads, sizeof(*tids), by_tid);
-	for (size_t i = 1; i < look->n_threads; i++) {
-		char where[FINDING_WHERE_BYTES];
-		if (tids[i].tid != tids[i - 1].tid)
-			continue;
-		snprintf(where, sizeof(where), "thread %" PRIu32, tids[i].tid);
-		findings_add(findings, FINDING_THREAD_TWICE, 0, where, "it has slot %" PRIu32 " and slot %" PRIu32,
-			     tids[i - 1].place, tids[i].place);
-	}
+	judge_twins(tids, look->n_threads, findings);
+	judge_missing(look, tids, look->n_threads, findings);
 	free(tids);
-}
-
-static void judge_missing(const struct table_look *look, struct findings *findings)
-{
-	size_t missing = 0;
-	for (size_t i = 0; i < look->n_tasks; i++) {
-		size_t at = 0;
-		while (at < look->n_threads && look->threads[at].record.tid != look->tasks[i].inner_tid)
-			at++;
-		missing += at == look->n_threads;
-	}
-	if (missing && !look->threads_left_out)
-		findings_add(findings, FINDING_THREADS_MISSING, 0, "threads", "%zu of %zu threads have no record",
-			     missing, look->n_tasks);
 }
 
 void judge_threads(const struct table_look *look, struct findings *findings)
@@ -206,6 +214,5 @@ void judge_threads(const struct table_look *look, struct findings *findings)
 		judge_refs(findings, where, thread);
 		judge_contexts(look, findings, where, thread);
 	}
-	judge_twins(look, findings);
-	judge_missing(look, findings);
+	judge_tids(look, findings);
 }

@@ -30,10 +30,15 @@ const struct look_mapping *table_look_mapping(const struct table_look *look, uin
 
 const struct look_task *table_look_task(const struct table_look *look, uint32_t inner_tid)
 {
-	for (size_t i = 0; i < look->n_tasks; i++)
-		if (look->tasks[i].inner_tid == inner_tid)
-			return &look->tasks[i];
-	return NULL;
+	size_t low = 0, high = look->n_tasks;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (look->tasks[middle].inner_tid < inner_tid)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < look->n_tasks && look->tasks[low].inner_tid == inner_tid ? &look->tasks[low] : NULL;
 }
 
 static int take_table(struct table_look *look, pid_t pid, struct error *err)

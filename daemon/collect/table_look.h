@@ -10,7 +10,7 @@
 #include "collect/barrier_table.h"
 
 enum {
-	LOOK_MAX_THREADS = 4096, /* records in use; more are counted */
+	LOOK_MAX_THREADS = 16384, /* records in use; more are counted */
 	LOOK_MAX_STACKS = 16384,
 	LOOK_MAX_BARRIERS = 131072, /* of all stacks together */
 	LOOK_MAX_MAPPINGS = 65536,
@@ -102,7 +102,7 @@ struct table_look {
 	struct look_memory memory;
 	struct look_mapping *mappings; /* by address, not overlapping */
 	size_t n_mappings;
-	struct look_task *tasks;
+	struct look_task *tasks; /* by inner_tid */
 	size_t n_tasks;
 	struct look_thread *threads; /* by place */
 	size_t n_threads;

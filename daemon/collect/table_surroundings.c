@@ -77,7 +77,7 @@ static int add_task(struct table_look *look, pid_t pid, pid_t tid)
 	struct look_task task = {.tid = tid};
 	struct process process;
 	/* One that ends meanwhile is none. */
-	if (process_read(tid, &process) < 0 || process_inner_tid(pid, tid, &task.inner_tid) < 0)
+	if (process_read_thread(pid, tid, &process) < 0 || process_inner_tid(pid, tid, &task.inner_tid) < 0)
 		return 0;
 	task.start_ticks = process.start_ticks;
 	snprintf(task.comm, sizeof(task.comm), "%s", process.comm);
@@ -87,6 +87,12 @@ static int add_task(struct table_look *look, pid_t pid, pid_t tid)
 	look->tasks = tasks;
 	look->tasks[look->n_tasks++] = task;
 	return 0;
+}
+
+static int by_inner_tid(const void *a, const void *b)
+{
+	const struct look_task *one = a, *other = b;
+	return one->inner_tid < other->inner_tid ? -1 : one->inner_tid > other->inner_tid;
 }
 
 int look_take_tasks(struct table_look *look, pid_t pid)
@@ -103,6 +109,8 @@ int look_take_tasks(struct table_look *look, pid_t pid)
 		if (tid > 0)
 			r = add_task(look, pid, tid);
 	}
+	if (look->n_tasks)
+		qsort(look->tasks, look->n_tasks, sizeof(look->tasks[0]), by_inner_tid);
 	return r;
 }
 

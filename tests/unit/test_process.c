@@ -178,6 +178,23 @@ START_TEST(reads_itself)
 }
 END_TEST
 
+START_TEST(reads_its_own_thread)
+{
+	struct process process;
+	uint32_t tid = 0;
+	ck_assert_int_eq(process_read_thread(getpid(), getpid(), &process), 0);
+	ck_assert_int_eq(process.pid, getpid());
+	ck_assert_int_eq(process.tgid, getpid());
+	ck_assert_uint_gt(process.start_ticks, 0);
+	ck_assert_int_eq(process_inner_tid(getpid(), getpid(), &tid), 0);
+	ck_assert_uint_eq(tid, (uint32_t)getpid());
+	ck_assert_int_eq(process_read_thread(getpid(), 1, &process), -ESRCH); /* of another process */
+	ck_assert_int_eq(process_inner_tid(getpid(), 1, &tid), -ESRCH);
+	ck_assert_int_eq(process_living_thread(getpid()), getpid());
+	ck_assert(process_shares_time(getpid()));
+}
+END_TEST
+
 START_TEST(opens_the_living_alone)
 {
 	struct process process;
@@ -376,6 +393,6 @@ END_TEST
 
 CHECK_MAIN("process", 60, a_plain_line, names_are_chosen_by_the_hostile, long_names_are_cut,
 	   kernel_threads_are_known_by_their_flag, what_is_no_stat_line, every_cut_of_a_line, reads_itself,
-	   opens_the_living_alone, refuses_kernel_threads, refuses_threads_and_names_their_process,
+	   reads_its_own_thread, opens_the_living_alone, refuses_kernel_threads, refuses_threads_and_names_their_process,
 	   who_exits_is_known_by_a_flag, cpu_time_is_that_of_the_process, the_cgroup_is_a_path,
 	   wholly_own_by_the_rule_of_ptrace, not_in_another_user_namespace)
