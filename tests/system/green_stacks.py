@@ -56,21 +56,31 @@ def judge_frames(stack):
 
 
 class Stacks:
-    """The samples of greenrt's workers in a profile."""
+    """The samples of greenrt's workers in one or more profiles: kinds by judge(), leaves by function; all: those of other threads too."""
 
-    def __init__(self, profile, workers):
-        self.counts, self.leaves = Counter(), Counter()
+    def __init__(self, workers=()):
+        self.workers = set(workers)
+        self.kinds, self.leaves = Counter(), Counter()
+        self.total = self.all = 0
+
+    def add(self, profile):
+        counts = Counter()
         for sample in profile.samples:
-            if int(sample.labels["tid"]) not in workers:
-                continue
-            stack = user_frames(sample)
-            self.counts[stack] += sample.values[0]
-            if stack and stack[0].startswith("n_0"):
-                self.leaves[stack[0]] += sample.values[0]
-        self.kinds = Counter()
-        for stack, count in self.counts.items():
+            if int(sample.labels["tid"]) in self.workers:
+                counts[user_frames(sample)] += sample.values[0]
+        for stack, count in counts.items():
             self.kinds[judge(stack)] += count
-        self.total = sum(self.counts.values())
+            if stack and stack[0].startswith("n_0"):
+                self.leaves[stack[0]] += count
+        self.total += sum(counts.values())
+        self.all += profile.count()
+        return self
+
+    def merge(self, other):
+        self.kinds.update(other.kinds)
+        self.leaves.update(other.leaves)
+        self.total += other.total
+        self.all += other.all
 
     def wrong(self):
         return {kind: n for kind, n in self.kinds.items() if kind.startswith(("illegal", "trampoline"))}

@@ -1,7 +1,7 @@
 """A barrier-lock table that lies spoils the profile of its own process and nothing else: the daemon lives, keeps its size and its speed, and an
 innocent process beside it is profiled as if the other were not there.
 
-SPROF_HOSTILE_SECONDS: how long each lie is told (1), SPROF_HOSTILE_SEEDS: how many times over (1)."""
+SPROF_HOSTILE_SECONDS: how long each lie is told (0.5), SPROF_HOSTILE_SEEDS: how many times over (1)."""
 import os
 import time
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import harness
 from harness import Case, Daemon, Target, number
 
-SECONDS = float(os.environ.get("SPROF_HOSTILE_SECONDS", 1))
+SECONDS = float(os.environ.get("SPROF_HOSTILE_SECONDS", 0.5))
 SEEDS = int(os.environ.get("SPROF_HOSTILE_SEEDS", 1))
 HZ = 4999
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")

@@ -1,7 +1,7 @@
 /* greenrt --seconds=N --threads=N --stacks=N --barriers=none|doubling|every [--no-table]
  *         [--depth=N] of recursions  [--pause-us=N] of the collector between stacks  [--hold-us=N] how long it keeps a stack's lock
  * Runs --stacks green threads on --threads threads, with a collector beside them; at its end prints, as JSON, the true share of each
- * function of the call graph in work.c, and what the runtime did. --no-table: all the same, but nothing is published. */
+ * function of the call graph in work.c, and what the runtime did. --no-table: nothing is published, and of what is only for a profiler to see nothing is written. */
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -81,7 +81,7 @@ static void *work(void *argument)
 	sigset_t all;
 	sigfillset(&all); /* a handler would need room on a green stack */
 	pthread_sigmask(SIG_SETMASK, &all, NULL);
-	worker->thread = sprof_thread_attach(green_table);
+	worker->thread = no_table ? NULL : sprof_thread_attach(green_table);
 	if (pthread_getattr_np(pthread_self(), &attr) == 0) {
 		pthread_attr_getstack(&attr, &lo, &bytes);
 		pthread_attr_destroy(&attr);
