@@ -16,8 +16,8 @@ def may_call(caller, callee):
 
 
 def user_frames(sample):
-    return tuple(name for x in sample.locations if not (x.mapping and x.mapping.filename.startswith("[kernel"))
-                 for name in frame_names(x))  # fmt: skip
+    """One name for each frame: of the function that has it, not of those that were inlined into it."""
+    return tuple(frame_names(x)[-1] for x in sample.locations if not (x.mapping and x.mapping.filename.startswith("[kernel")))
 
 
 def judge(stack):

@@ -14,35 +14,30 @@ HZ = 9973
 BLOCK_S = 3
 SANITIZED = "SPROF_SANITIZE:BOOL=ON" in (harness.BUILD / "CMakeCache.txt").read_text()
 SECONDS = int(os.environ.get("SPROF_SOAK_SECONDS", 10 if SANITIZED else 60))
-# Leaves in their first and last instructions, of which a walk by frame pointers misses the caller.
-UNFRAMED = 0.001
+WARM_UP_S = 3 if SANITIZED else 1  # until the daemon has made the unwind tables of what greenrt has mapped
 # What runs beside the loops that greenrt counts: calls, returns, barriers that are hit.
 UNCOUNTED = 0.004
 
 
 class Greenrt(Case):
-    def run_greenrt(self, seconds, *options, blocks=True):
+    def run_greenrt(self, seconds, *options):
         """(stacks in all, [stacks of each block], greenrt's truth, the target's accounts)"""
         daemon = Daemon(self, "[memory]\nring_mib = 64\n" if SANITIZED else "")
         green = Target(self, "greenrt/greenrt", "--seconds=0", "--threads=2", "--stacks=8", *options)
         workers = green.ready["workers"]
-        stacks, block_stacks = Stacks(), []
+        stacks, blocks = Stacks(), []
         daemon.attach(green.pid, HZ)
-        if blocks:
-            for _ in range(seconds // BLOCK_S):
-                block_stacks.append(Stacks(workers).add(daemon.pull(green.pid, BLOCK_S)))
-                stacks.merge(block_stacks[-1])
-        else:
-            harness.time.sleep(seconds)
+        harness.time.sleep(WARM_UP_S)
+        for _ in range(max(1, seconds // BLOCK_S)):
+            blocks.append(Stacks(workers).add(daemon.pull(green.pid, BLOCK_S)))
+            stacks.merge(blocks[-1])
         daemon.ok("detach", green.pid)
         target = daemon.settle(green.pid)
         truth = green.finish()
         self.assertEqual(green.process.returncode, 0)
         self.assert_conserved(target)
-        if not blocks:
-            stacks = Stacks(workers).add(daemon.pull(green.pid))
         print(f"{' '.join(options)}: {stacks.describe()}; ends {self.ends(target)}; held {truth['held_share']:.4f}", flush=True)
-        return stacks, block_stacks, truth, target
+        return stacks, blocks, truth, target
 
     @staticmethod
     def ends(target):
@@ -50,8 +45,9 @@ class Greenrt(Case):
 
     def assert_right(self, stacks, truth, target):
         self.assertEqual(stacks.wrong(), {}, stacks.describe())
-        self.assertLessEqual(stacks.kinds["unframed"] + stacks.kinds["cut"], UNFRAMED * stacks.total, stacks.describe())
         ends = self.ends(target)
+        self.assertEqual(stacks.kinds["unframed"], 0, stacks.describe())
+        self.assertLessEqual(stacks.kinds["cut"], ends.get("barrier_mismatch", 0), f"{stacks.describe()}; {ends}")
         # Of the threads that run green threads: no others have stacks that anybody locks.
         locked = sum(ends.get(end, 0) for end in LOCKED) / sum(ends.values()) * stacks.all / stacks.total
         resolved = stacks.kinds["whole"] + stacks.kinds["scheduler"]
@@ -78,18 +74,18 @@ class Greenrt(Case):
             self.assert_shares(blocks, truth)
 
     def test_deep_stacks_and_doubling_barriers(self):
-        stacks, _, truth, target = self.run_greenrt(4, "--barriers=doubling", "--depth=200", "--pause-us=100", blocks=False)
+        stacks, _, truth, target = self.run_greenrt(4, "--barriers=doubling", "--depth=200", "--pause-us=100")
         self.assert_right(stacks, truth, target)
 
     def test_locks_that_are_held(self):
         """The share of samples that find the lock held is the share of time that it is."""
-        stacks, _, truth, target = self.run_greenrt(6, "--barriers=every", "--hold-us=500", "--pause-us=50", "--stacks=3", blocks=False)
+        stacks, _, truth, target = self.run_greenrt(6, "--barriers=every", "--hold-us=500", "--pause-us=50", "--stacks=3")
         self.assertGreater(truth["held_share"], 0.02)
         self.assert_right(stacks, truth, target)
 
     def test_without_table(self):
         """The same runtime, to a profiler that knows nothing of it."""
-        stacks, _, truth, _ = self.run_greenrt(4, "--barriers=every", "--no-table", blocks=False)
+        stacks, _, truth, _ = self.run_greenrt(4, "--barriers=every", "--no-table")
         self.assertFalse(truth["published"])
         self.assertGreater(stacks.kinds["trampoline"], 0.005 * stacks.total)
         self.assertLess(stacks.kinds["whole"], 0.8 * stacks.total)

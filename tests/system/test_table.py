@@ -36,9 +36,9 @@ STILL = {
     "unknown_barrier": (["scene_a_leaf", "scene_a_mid"], "barrier_mismatch"),
     # 1: hi is inside
     "sp_is_hi": (["scene_alone", *B], "table_root"),
-    "sp_above_hi": (["scene_alone"], "root"),
+    "sp_above_hi": (["scene_alone"], "outermost"),
     "sp_is_lo": (["scene_alone", *B], "table_root"),
-    "sp_below_lo": (["scene_alone"], "root"),
+    "sp_below_lo": (["scene_alone"], "outermost"),
     # 13, 14: in the trampoline, wherever its sp is; no frame is the trampoline's
     "trampoline_entry": (A[1:], "table_root"),
     "trampoline_entry_advanced": (A[1:], "table_root"),
@@ -51,7 +51,7 @@ STILL = {
     "trampoline_unknown_slot": (["[ExternalCode]", "[System]"], "barrier_mismatch"),
     "trampoline_locked": (["[ExternalCode]", "[System]"], "user_locked"),
     # 4, 5, 15
-    "system_alone": (SYSTEM, "root"),
+    "system_alone": (SYSTEM, "outermost"),
     "jump": (SYSTEM + A, "table_root"),
     "guard": (SYSTEM, "system_only"),
     # 2, 3
@@ -85,14 +85,14 @@ STILL = {
     "resumer_stale": (C, "stack_not_trusted"),
     "resumer_of_another": (C, "stack_not_trusted"),
     # stacks that nobody told of; from one into a known one
-    "native": (NATIVE, "root"),
+    "native": (NATIVE, "outermost"),
     "native_into_user": (INTO_USER, "table_root"),
     "native_into_user_locked": (INTO_USER[:3], "system_only"),
     "above_into_user": (INTO_USER, "table_root"),
     # records that are not the thread's; 7
     "no_record": (A, "table_root"),
     "no_record_barriers": (["scene_a_leaf", "scene_a_mid"], "barrier_mismatch"),
-    "earlier_thread": (NATIVE, "root"),
+    "earlier_thread": (NATIVE, "outermost"),
     "a_tick_apart": (A, "table_root"),
     "fourth_probe": (A, "table_root"),
     "user_of_another": (["scene_a_leaf", "[System]"], "stack_not_trusted"),
@@ -104,9 +104,9 @@ STILL = {
 }
 # Part 1 and part 2, after SIGUSR1. Before a table is there a walk ends as in any program.
 IN_TWO_PARTS = {
-    "published_late": ((A, "root"), (A, "table_root")),
+    "published_late": ((A, "outermost"), (A, "table_root")),
     "replaced": ((A, "table_root"), (B, "table_root")),
-    "taken_away": ((A, "table_root"), (B, "root")),
+    "taken_away": ((A, "table_root"), (B, "outermost")),
     "exec": ((A, "table_root"), (C + B + A, "table_root")),
 }
 HANDLER = ["scene_handler_leaf", "on_usr2"]
