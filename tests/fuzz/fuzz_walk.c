@@ -72,9 +72,15 @@ static const void *unwind_list_page(__u32 list, __u32 page, void *context)
 	return page == 0 ? (const void *)&header : page == 1 ? (const void *)entries : NULL;
 }
 
-static const void *unwind_table_page(__u32 table, __u32 page, void *context)
+static void *unwind_table_open(__u32 table, void *context)
 {
-	(void)table, (void)page, (void)context;
+	(void)table, (void)context;
+	return NULL;
+}
+
+static const void *unwind_table_page(void *table, __u32 page)
+{
+	(void)table, (void)page;
 	return NULL;
 }
 

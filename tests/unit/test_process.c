@@ -393,6 +393,6 @@ END_TEST
 
 CHECK_MAIN("process", 60, a_plain_line, names_are_chosen_by_the_hostile, long_names_are_cut,
 	   kernel_threads_are_known_by_their_flag, what_is_no_stat_line, every_cut_of_a_line, reads_itself,
-	   reads_its_own_thread, opens_the_living_alone, refuses_kernel_threads, refuses_threads_and_names_their_process,
-	   who_exits_is_known_by_a_flag, cpu_time_is_that_of_the_process, the_cgroup_is_a_path,
-	   wholly_own_by_the_rule_of_ptrace, not_in_another_user_namespace)
+	   reads_its_own_thread, opens_the_living_alone, refuses_kernel_threads,
+	   refuses_threads_and_names_their_process, who_exits_is_known_by_a_flag, cpu_time_is_that_of_the_process,
+	   the_cgroup_is_a_path, wholly_own_by_the_rule_of_ptrace, not_in_another_user_namespace)

@@ -134,7 +134,7 @@ START_TEST(bad_frame_pointers)
 	ck_assert_uint_eq(n, 1);
 	for (__u64 odd = 1; odd < 8; odd++)
 		ck_assert_int_eq(walk(0, base + 64 + odd, MAX_FRAMES), STACK_END_NO_UNWIND_INFO);
-	ck_assert_uint_eq(memory.reads, 8); /* each leaf's next instruction, no stack */
+	ck_assert_uint_eq(memory.reads, 8);                                /* each leaf's next instruction, no stack */
 	ck_assert_int_eq(walk(64, base + 64, MAX_FRAMES), STACK_END_ROOT); /* exactly at the stack pointer is well */
 	teardown();
 }
