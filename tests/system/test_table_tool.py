@@ -294,6 +294,23 @@ class WrongWriters(Table):
         self.assertIn(done[0][0], (200, 404), done)
 
 
+class Service(Case):
+    def test_with_the_capabilities_of_the_service(self):
+        """As systemd runs it: a user of its own, and six capabilities."""
+        directory = harness.tempfile.mkdtemp(prefix="sprof-test.")
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        os.chown(directory, harness.NOBODY, harness.NOBODY)
+        self.addCleanup(harness.PARANOID.write_text, harness.PARANOID.read_text())
+        harness.PARANOID.write_text("2")
+        capabilities = ",".join(f"+{c}" for c in "bpf perfmon sys_ptrace dac_read_search checkpoint_restore syslog".split())
+        prefix = [*harness.as_user(harness.NOBODY), f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}", "--bounding-set=-all," + capabilities]
+        daemon = Daemon(self, prefix=prefix, directory=directory)
+        target = Target(self, "bad_table", "unsealed")
+        table = daemon.json(f"/v1/targets/{target.pid}/table")
+        self.assertEqual(codes(table), {"unsealed"}, table["findings"])
+        self.assertEqual((table["pages"], table["resident_pages"], table["locked"], table["seals"]), (5, 5, True, 2))
+
+
 class Access(Table):
     """The right to ask is that of attaching."""
 
@@ -314,6 +331,14 @@ class Access(Table):
         # Also when it is attached.
         self.daemon.attach(target.pid)
         self.assert_refused(self.daemon.ctl("table", target.pid, user=ALICE), "not wholly yours")
+
+    def test_one_look_at_a_time(self):
+        """A process can make who reads its memory wait: that costs nobody more than one thread."""
+        target = self.bad("none")
+        with ThreadPoolExecutor(8) as pool:
+            statuses = list(pool.map(lambda _: self.daemon.http("GET", f"/v1/targets/{target.pid}/table")[0], range(8)))
+        self.assertEqual(set(statuses), {200, 409}, statuses)
+        self.assertEqual(self.table(target.pid)["state"], "valid")
 
     def test_no_process(self):
         self.assert_refused(self.daemon.ctl("table", 4194304), "no process 4194304")
