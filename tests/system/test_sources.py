@@ -1,0 +1,146 @@
+"""Where names come from, beside the file that runs: debug files in the target's own root, and what JITs tell."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import harness
+from harness import Case, Daemon, Target
+from test_names import build_id
+
+
+class Sources(Case):
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon(cls)
+
+    def profile(self, pid, seconds=1):
+        self.daemon.attach(pid, 999)
+        harness.let_run(pid, seconds)
+        return self.daemon.pull(pid)
+
+    def functions(self, profile):
+        """name: (samples that it is the leaf of, its files, its lines)"""
+        found = {}
+        for sample in profile.samples:
+            lines = sample.locations[0].lines
+            for function, line in lines[:1]:
+                count, files, numbers = found.get(function.name, (0, set(), set()))
+                found[function.name] = (count + sample.values[0], files | {function.filename}, numbers | {line})
+        return found
+
+    def split(self, program, path, debug):
+        """Puts a stripped copy of the program at path, and what was stripped at debug."""
+        for place in (path, debug):
+            place.parent.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["objcopy", "--only-keep-debug", program, debug], check=True)
+        subprocess.run(["objcopy", "--strip-all", f"--add-gnu-debuglink={debug}", program, path], check=True)
+
+    def test_a_debug_file_beside_the_program(self):
+        path = self.daemon.directory / "beside" / "spin"
+        self.split(harness.TARGETS / "spin", path, path.parent / ".debug" / "spin.debug")
+        profile = self.profile(Target(self, "spin", path=path).pid)
+        self.assertGreater(profile.inclusive()["a_heavy"], 0.3 * profile.count(), profile.leaves().most_common(5))
+        files = {f.filename.split("/")[-1] for s in profile.samples for l in s.locations for f, _ in l.lines}
+        self.assertIn("spin.c", files)
+
+    def test_another_programs_debug_file(self):
+        """It has the right name alone."""
+        path = self.daemon.directory / "another" / "spin"
+        self.split(harness.TARGETS / "spin", path, path.parent / "spin.debug")
+        subprocess.run(["objcopy", "--only-keep-debug", harness.TARGETS / "spin_fixed", path.parent / "spin.debug"], check=True)
+        profile = self.profile(Target(self, "spin", path=path).pid)
+        self.assertFalse(profile.mappings[0].has_functions)
+        self.assertEqual(profile.inclusive()["a_heavy"], 0)
+
+    def test_a_container(self):
+        """A mount and a pid namespace, a root with a stripped program that exists only there, and its debug file. It is process 1 there,
+        and tells of its code in its own /tmp."""
+        root = self.daemon.directory / "root"
+        id = build_id(harness.TARGETS / "jitter")
+        self.split(harness.TARGETS / "jitter", root / "bin" / "jitter", root / "usr/lib/debug/.build-id" / id[:2] / f"{id[2:]}.debug")
+        (root / "tmp").mkdir()
+        process = subprocess.Popen(
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", "chroot", root, "/bin/jitter"], stdout=subprocess.PIPE)
+        self.addCleanup(harness.end, process)
+        self.assertEqual(json.loads(process.stdout.readline())["ready"], 1)
+        pid = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+        profile = self.profile(pid)
+        found = self.functions(profile)
+        self.assertGreater(found["jit_hot"][0], 0.5 * profile.count(), found)
+        self.assertGreater(found["jit_warm"][0], 0.1 * profile.count(), found)
+        callers = {(f.name, f.filename.split("/")[-1]) for s in profile.samples for l in s.locations[1:] for f, line in l.lines if line}
+        self.assertIn(("drive", "jitter.c"), callers)
+        os.kill(pid, signal.SIGTERM)
+
+    def test_a_perf_map_that_grows(self):
+        target = Target(self, "jitter")
+        found = self.functions(self.profile(target.pid))
+        self.assertGreater(found["jit_hot"][0], 2 * found["jit_warm"][0], found)
+        target.signal(signal.SIGUSR1)
+        target.line()
+        harness.let_run(target.pid, 0.2)
+        found = self.functions(self.daemon.pull(target.pid, 1))
+        self.assertGreater(found["jit_replaced"][0], 2 * found["jit_warm"][0], found)
+        self.assertNotIn("jit_hot", found)
+
+    def test_a_perf_map_of_somebody_else(self):
+        """Of an earlier process of that number, or planted by another user: it is not believed."""
+        target = Target(self, "jitter")
+        path = Path(f"/tmp/perf-{target.pid}.map")
+        text = path.read_text()
+        os.utime(path, (time.time() - 86400,) * 2)
+        profile = self.profile(target.pid)
+        self.assertGreater(profile.leaves()["[anon]"], 0.8 * profile.count(), profile.leaves().most_common(5))
+        path.unlink()
+        path.write_text(text)
+        os.chown(path, 12345, 12345)
+        self.assertNotIn("jit_hot", self.daemon.pull(target.pid, 1).leaves())
+        path.unlink()
+        os.mkfifo(path)
+        begin = time.monotonic()
+        self.assertNotIn("jit_hot", self.daemon.pull(target.pid, 1).leaves())
+        self.assertLess(time.monotonic() - begin, 10)
+        path.unlink()
+        path.write_text(text)
+        self.assertIn("jit_hot", self.daemon.pull(target.pid, 1).leaves())
+
+    def test_a_jitdump(self):
+        target = Target(self, "jitter", "--dump=1", cwd=self.daemon.directory)
+        found = self.functions(self.profile(target.pid))
+        count, files, lines = found["jit_hot"]
+        self.assertGreater(count, 2 * found["jit_warm"][0], found)
+        self.assertEqual((files, lines), ({"/nowhere/script.src"}, {100}))
+
+    def test_node(self):
+        script = self.daemon.directory / "hot.js"
+        script.write_text("function hotInScript(n) { let s = 0; for (let i = 0; i < n; i++) s = (s * 31 + i) % 1000003; return s; }\n"
+                          "let x = 0; const end = Date.now() + 60000; while (Date.now() < end) x += hotInScript(100000);\n")  # fmt: skip
+        process = subprocess.Popen(["node", "--perf-basic-prof", "--no-use-osr", script])
+        self.addCleanup(harness.end, process)
+        harness.let_run(process.pid, 1)
+        found = self.profile(process.pid).leaves()
+        self.assertGreater(sum(n for name, n in found.items() if "hotInScript" in name), 0.5 * sum(found.values()), found.most_common(5))
+        Path(f"/tmp/perf-{process.pid}.map").unlink()
+
+    def test_java(self):
+        source = self.daemon.directory / "Hot.java"
+        source.write_text("public class Hot { static int hotInJava(int n) { int s = 0; for (int i = 0; i < n; i++) s = s * 31 + i; return s; }\n"
+                          "public static void main(String[] a) { long x = 0; while (x != 1) x |= hotInJava(100000) << 1; } }\n")  # fmt: skip
+        subprocess.run(["javac", "-d", self.daemon.directory, source], check=True)
+        process = subprocess.Popen(["java", "-XX:TieredStopAtLevel=1", "-Xshare:auto", "-cp", self.daemon.directory, "Hot"])
+        self.addCleanup(harness.end, process)
+        harness.let_run(process.pid, 1.5)
+        self.daemon.attach(process.pid, 999)
+        harness.let_run(process.pid, 1)
+        subprocess.run(["jcmd", str(process.pid), "Compiler.perfmap"], check=True, stdout=subprocess.DEVNULL)
+        found = self.daemon.pull(process.pid).leaves()
+        self.assertGreater(sum(n for name, n in found.items() if "hotInJava" in name), 0.5 * sum(found.values()), found.most_common(5))
+        Path(f"/tmp/perf-{process.pid}.map").unlink()
+
+
+if __name__ == "__main__":
+    harness.main()
