@@ -1,4 +1,4 @@
-/* Mutants: each turns one rule of the reader off, to show that some test misses it. A build with -DSPROF_MUTANT=MUTANT_name is one;
+/* Mutants: each turns one rule of the reader off, to show that some test misses it. A build configured with -DSPROF_MUTANT=name is one;
  * scripts/mutants.sh builds and judges them all. In every other build MUTANT() is 0 and costs nothing.
  * Shared by BPF and userspace; SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
@@ -52,6 +52,9 @@ enum mutant {
 #undef MUTANT_ENUM
 };
 
+#if __has_include("sprof_mutant.h")
+#include "sprof_mutant.h"
+#endif
 #ifndef SPROF_MUTANT
 #define SPROF_MUTANT MUTANT_none
 #endif

@@ -6,10 +6,11 @@ function(sprof_bpf_skeleton target source)
   get_filename_component(stem ${source} NAME_WE)
   set(out ${CMAKE_CURRENT_BINARY_DIR})
   add_custom_command(OUTPUT ${out}/${stem}.bpf.o
-    COMMAND ${BPF_CLANG} -target bpf -D__TARGET_ARCH_x86 -D__x86_64__ -mcpu=v3 -g -O2 -Wall -Wextra -Werror $<$<BOOL:${SPROF_MUTANT}>:-DSPROF_MUTANT=MUTANT_${SPROF_MUTANT}>
+    COMMAND ${BPF_CLANG} -target bpf -D__TARGET_ARCH_x86 -D__x86_64__ -mcpu=v3 -g -O2 -Wall -Wextra -Werror $<$<BOOL:${SPROF_MUTANT}>:-I${CMAKE_BINARY_DIR}/mutant>
       -I${CMAKE_SOURCE_DIR} -I${CMAKE_SOURCE_DIR}/client/include -I/usr/include/${CMAKE_C_LIBRARY_ARCHITECTURE}
       -c ${CMAKE_CURRENT_SOURCE_DIR}/${source} -o ${out}/${stem}.bpf.o
-    DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${source} ${ARGN} VERBATIM COMMAND_EXPAND_LISTS)
+    DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${source} ${ARGN} $<$<BOOL:${SPROF_MUTANT}>:${CMAKE_BINARY_DIR}/mutant/sprof_mutant.h>
+    VERBATIM COMMAND_EXPAND_LISTS)
   add_custom_command(OUTPUT ${out}/${stem}.skel.h
     COMMAND ${CMAKE_COMMAND} -E echo "/* Generated. NOLINTBEGIN */" > ${out}/${stem}.skel.h.tmp
     COMMAND ${BPFTOOL} gen skeleton ${out}/${stem}.bpf.o name ${stem}_bpf >> ${out}/${stem}.skel.h.tmp

@@ -35,15 +35,16 @@ class Hostile(Case):
                 return int(fields["run_cnt"]), int(fields["run_time_ns"])
         return 0, 0
 
-    def check_innocent(self, innocent, cpu_ns):
-        """Its samples, its stacks, its shares."""
+    def check_innocent(self, innocent, least_ns, most_ns):
+        """Its samples (what ran while it was attached or detached may be in them or not), its stacks, its shares."""
         target = self.daemon.settle(innocent.pid)
         profile = self.daemon.pull(innocent.pid)
         self.assert_conserved(target)
         self.assertEqual(harness.losses(target), {})
-        self.assert_near(profile.cpu_ns(), cpu_ns, 0.03, 20e6, "CPU time of the innocent")
+        self.assertGreaterEqual(profile.cpu_ns(), 0.97 * least_ns - 2e9 / HZ)
+        self.assertLessEqual(profile.cpu_ns(), 1.03 * most_ns + 2e9 / HZ)
         total = profile.count()
-        self.assertGreater(total, 0.5 * HZ * cpu_ns / 1e9)
+        self.assertGreater(total, 0.5 * HZ * least_ns / 1e9)
         inclusive = profile.inclusive()
         for name, share in (("a_heavy", 0.5), ("b_mid", 0.3), ("c_light", 0.2)):
             self.assert_near(inclusive[name] / total, share, 0, 0.06, f"share of {name}")
@@ -57,11 +58,13 @@ class Hostile(Case):
         runs, ns = self.program_counts()
         rss = number(self.daemon.status(), "rss_bytes")
         self.daemon.attach(hostile.pid, HZ)
+        low_ns = harness.cpu_ns(innocent.pid)
         self.daemon.attach(innocent.pid, HZ)
-        before_ns = harness.cpu_ns(innocent.pid)
+        high_ns = harness.cpu_ns(innocent.pid)
         time.sleep(SECONDS)
+        least_ns = harness.cpu_ns(innocent.pid) - high_ns
         self.daemon.ok("detach", innocent.pid)
-        cpu_ns = harness.cpu_ns(innocent.pid) - before_ns
+        most_ns = harness.cpu_ns(innocent.pid) - low_ns
         more_runs, more_ns = self.program_counts()
         lies = hostile.finish()["lies"]
         self.assertGreater(lies, 5)
@@ -70,7 +73,7 @@ class Hostile(Case):
         self.assertGreater(number(target, "samples"), 0)
         self.assertEqual(sum(number(end, "count") for end in target["stack_ends"]), number(target, "samples"))
         self.daemon.pull(hostile.pid)  # whatever is in it, it is a valid profile
-        self.check_innocent(innocent, cpu_ns)
+        self.check_innocent(innocent, least_ns, most_ns)
         self.assertEqual((self.daemon.process.poll(), self.daemon.pid()), (None, pid), self.daemon.log()[-2000:])
         self.assertGreater(more_runs, runs)
         self.assertLess((more_ns - ns) / (more_runs - runs), MAX_NS_PER_SAMPLE, "ns of the BPF program per sample")
