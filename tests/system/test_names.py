@@ -82,7 +82,8 @@ class Names(Case):
             s.values[0] for s in profile.samples
             if s.locations[0].mapping and s.locations[0].mapping.filename == "[vdso]" and s.locations[0].lines)  # fmt: skip
         self.assertGreater(named, 0.3 * profile.count(), profile.leaves().most_common(12))
-        self.assertGreater(profile.leaves()["__vdso_clock_gettime"] + profile.leaves()["clock_gettime"], 0.3 * profile.count())
+        # The leaf is often one of its helpers, which have no symbols.
+        self.assertGreater(profile.inclusive()["__vdso_clock_gettime"], 0.3 * profile.count(), profile.stacks()[:5])
 
     def test_a_library_opened_later(self):
         target = Target(self, "loader", harness.TARGETS / "libplugin.so")
