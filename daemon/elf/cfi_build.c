@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/cleanup.h"
+#include "elf/big_array.h"
 #include "elf/cfi_frames.h"
 #include "elf/cfi_pieces.h"
 #include "elf/cfi_pointer.h"
@@ -21,8 +22,7 @@ enum {
 struct build {
 	struct cfi_sections sections;
 	struct cfi_frames frames;
-	struct cfi_piece *pieces;
-	size_t n_pieces;
+	struct cfi_pieces pieces;
 	struct cfi_output output;
 };
 
@@ -30,7 +30,7 @@ static void build_free(struct build *build)
 {
 	cfi_rows_free(&build->output.rows);
 	cfi_rules_free(&build->output.rules);
-	free(build->pieces);
+	cfi_pieces_free(&build->pieces);
 	cfi_frames_free(&build->frames);
 	if (build->sections.elf)
 		cfi_sections_free(&build->sections);
@@ -47,17 +47,7 @@ static int read_kind(struct build *build, bool is_debug)
 		if (r < 0)
 			return r;
 	}
-	if (build->frames.n_fdes == first)
-		return 0;
-	struct cfi_piece *pieces = NULL;
-	size_t n = 0;
-	int r = cfi_pieces_make(&build->frames, first, build->pieces, build->n_pieces, &pieces, &n);
-	if (r < 0)
-		return r;
-	free(build->pieces);
-	build->pieces = pieces;
-	build->n_pieces = n;
-	return 0;
+	return cfi_pieces_add(&build->pieces, &build->frames, first);
 }
 
 static void set_bases(struct build *build, const struct cfi_cie *cie)
@@ -74,10 +64,10 @@ static void set_bases(struct build *build, const struct cfi_cie *cie)
 static int run_pieces(struct build *build, uint64_t *ret_end)
 {
 	struct cfi_output *output = &build->output;
-	uint64_t end = build->pieces[0].start;
+	uint64_t end = build->pieces.list[0].start;
 	output->rows.base = ALIGN_DOWN(end, 1ULL << CFI_MAX_BUCKET_SHIFT);
-	for (size_t i = 0; i < build->n_pieces; i++) {
-		const struct cfi_piece *piece = &build->pieces[i];
+	for (size_t i = 0; i < build->pieces.n; i++) {
+		const struct cfi_piece *piece = &build->pieces.list[i];
 		const struct cfi_fde *fde = &build->frames.fdes[piece->fde];
 		struct cfi_cie *cie = &build->frames.cies[fde->cie];
 		int r = piece->start > end ? cfi_rows_add(&output->rows, end, CFI_RULE_NONE) : 0;
@@ -179,12 +169,15 @@ static int assemble(const struct build *build, uint64_t end, struct cfi_table *r
 	if (r < 0)
 		return r;
 	const struct cfi_rules *rules = &build->output.rules;
-	uint8_t *table = calloc(1, header.total_bytes);
+	uint8_t *table = big_alloc(header.total_bytes);
 	if (!table)
 		return -ENOMEM;
 	memcpy(table, &header, sizeof(header));
 	memcpy(table + header.off_code, rules->code, rules->n_code);
+	memset(table + header.off_code + rules->n_code, 0, header.off_index - header.off_code - rules->n_code);
 	write_rows(build, &header, table);
+	uint32_t rows_end = header.off_rows + header.n_rows * (uint32_t)sizeof(__u32);
+	memset(table + rows_end, 0, header.off_rules - rows_end);
 	memcpy(table + header.off_rules, rules->rules, rules->n * sizeof(rules->rules[0]));
 	*ret = (struct cfi_table){
 		.bytes = table,
@@ -210,7 +203,7 @@ int cfi_build(int fd, struct cfi_table *ret)
 		r = read_kind(&build, false);
 	if (r == 0)
 		r = read_kind(&build, true);
-	if (r == 0 && build.n_pieces == 0)
+	if (r == 0 && build.pieces.n == 0)
 		r = -ENODATA;
 	if (r == 0)
 		r = cfi_rules_init(&build.output.rules);
@@ -221,6 +214,6 @@ int cfi_build(int fd, struct cfi_table *ret)
 
 void cfi_table_free(struct cfi_table *table)
 {
-	free(table->bytes);
+	big_free(table->bytes, table->n);
 	*table = (struct cfi_table){};
 }

@@ -17,7 +17,7 @@ struct cfi_build_stats {
 };
 
 struct cfi_table {
-	uint8_t *bytes; /* from malloc */
+	uint8_t *bytes; /* cfi_table_free gives them back */
 	size_t n;
 	struct cfi_build_stats stats;
 };

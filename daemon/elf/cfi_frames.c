@@ -2,9 +2,9 @@
 
 #include <dwarf.h>
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
+#include "elf/big_array.h"
 #include "elf/cfi_pointer.h"
 #include "elf/dwarf_cursor.h"
 
@@ -36,7 +36,7 @@ static int grow(void **array, size_t *allocated, size_t n, size_t element_bytes,
 	if (n >= max)
 		return -EFBIG;
 	size_t wanted = *allocated ? *allocated * 2 : 1024;
-	void *grown = reallocarray(*array, wanted, element_bytes);
+	void *grown = big_resize(*array, *allocated * element_bytes, wanted * element_bytes);
 	if (!grown)
 		return -ENOMEM;
 	*array = grown;
@@ -263,7 +263,7 @@ int cfi_frames_read(struct cfi_frames *frames, const struct cfi_sections *sectio
 
 void cfi_frames_free(struct cfi_frames *frames)
 {
-	free(frames->cies);
-	free(frames->fdes);
+	big_free(frames->cies, frames->cies_allocated * sizeof(frames->cies[0]));
+	big_free(frames->fdes, frames->fdes_allocated * sizeof(frames->fdes[0]));
 	*frames = (struct cfi_frames){};
 }

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "elf/big_array.h"
+
 /* By where they begin; then in the order of the file. */
 static int compare(const void *left, const void *right, void *context)
 {
@@ -58,19 +60,20 @@ static void fill(struct merge *merge, uint64_t start, uint64_t end, uint32_t fde
 	}
 }
 
-int cfi_pieces_make(struct cfi_frames *frames, size_t first, const struct cfi_piece *covered, size_t n_covered,
-		    struct cfi_piece **ret_pieces, size_t *ret_n)
+int cfi_pieces_add(struct cfi_pieces *pieces, struct cfi_frames *frames, size_t first)
 {
 	size_t n = frames->n_fdes - first;
-	struct cfi_fde *fdes = n ? &frames->fdes[first] : NULL;
-	/* Each covered piece splits at most one of the others. */
-	struct cfi_piece *pieces = reallocarray(NULL, n + 2 * n_covered + 1, sizeof(*pieces));
-	if (!pieces)
+	if (n == 0)
+		return 0;
+	struct cfi_fde *fdes = &frames->fdes[first];
+	/* Each piece that is there splits at most one of the others. */
+	struct cfi_pieces merged = {.allocated = n + 2 * pieces->n};
+	merged.list = big_alloc(merged.allocated * sizeof(merged.list[0]));
+	if (!merged.list)
 		return -ENOMEM;
-	if (n)
-		sort(frames, fdes, n);
-	struct merge merge = {
-		.covered = covered, .covered_end = n_covered ? covered + n_covered : covered, .out = pieces};
+	sort(frames, fdes, n);
+	struct merge merge = {.covered = pieces->list, .out = merged.list};
+	merge.covered_end = pieces->n ? pieces->list + pieces->n : pieces->list;
 	uint64_t last_end = 0;
 	for (size_t i = 0; i < n; i++) {
 		uint64_t start = fdes[i].start, end = start + fdes[i].bytes;
@@ -81,7 +84,7 @@ int cfi_pieces_make(struct cfi_frames *frames, size_t first, const struct cfi_pi
 				end = fdes[next].start;
 		}
 		pass(&merge, start);
-		if (merge.out > pieces && merge.out[-1].end > last_end)
+		if (merge.out > merged.list && merge.out[-1].end > last_end)
 			last_end = merge.out[-1].end;
 		if (start < last_end)
 			start = last_end;
@@ -91,7 +94,14 @@ int cfi_pieces_make(struct cfi_frames *frames, size_t first, const struct cfi_pi
 		last_end = merge.out[-1].end;
 	}
 	pass(&merge, UINT64_MAX);
-	*ret_pieces = pieces;
-	*ret_n = (size_t)(merge.out - pieces);
+	merged.n = (size_t)(merge.out - merged.list);
+	cfi_pieces_free(pieces);
+	*pieces = merged;
 	return 0;
+}
+
+void cfi_pieces_free(struct cfi_pieces *pieces)
+{
+	big_free(pieces->list, pieces->allocated * sizeof(pieces->list[0]));
+	*pieces = (struct cfi_pieces){};
 }

@@ -10,7 +10,12 @@ struct cfi_piece {
 	uint32_t fde;
 };
 
-/* Sorts frames->fdes[first ..] and makes the pieces that they cover and `covered` does not; all of them, those of covered among them,
- * ascending and disjoint, into *ret_pieces (from malloc). 0 or -ENOMEM. */
-int cfi_pieces_make(struct cfi_frames *frames, size_t first, const struct cfi_piece *covered, size_t n_covered,
-		    struct cfi_piece **ret_pieces, size_t *ret_n);
+/* Ascending and disjoint. */
+struct cfi_pieces {
+	struct cfi_piece *list;
+	size_t n, allocated;
+};
+
+/* Sorts frames->fdes[first ..] and adds to the pieces what of them is not covered yet. 0 or -ENOMEM. */
+int cfi_pieces_add(struct cfi_pieces *pieces, struct cfi_frames *frames, size_t first);
+void cfi_pieces_free(struct cfi_pieces *pieces);

@@ -2,9 +2,9 @@
 
 #include <errno.h>
 #include <linux/types.h>
-#include <stdlib.h>
 
 #include "bpf/cfi_table.h"
+#include "elf/big_array.h"
 
 enum { FIRST_ROWS = 1 << 14, FIRST_CHUNKS = 64, LOW_BITS = 16 };
 
@@ -13,7 +13,7 @@ static int grow(uint32_t **array, size_t *allocated, size_t n, size_t first)
 	size_t wanted = *allocated ? *allocated : first;
 	while (wanted < n)
 		wanted *= 2;
-	uint32_t *grown = reallocarray(*array, wanted, sizeof(*grown));
+	uint32_t *grown = big_resize(*array, *allocated * sizeof(*grown), wanted * sizeof(*grown));
 	if (!grown)
 		return -ENOMEM;
 	*array = grown;
@@ -55,7 +55,7 @@ void cfi_rows_cut(struct cfi_rows *rows, struct cfi_rows_mark mark)
 
 void cfi_rows_free(struct cfi_rows *rows)
 {
-	free(rows->rows);
-	free(rows->first_of);
+	big_free(rows->rows, rows->allocated * sizeof(rows->rows[0]));
+	big_free(rows->first_of, rows->first_of_allocated * sizeof(rows->first_of[0]));
 	*rows = (struct cfi_rows){};
 }

@@ -4,12 +4,15 @@
 #include <gelf.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
+#include "elf/big_array.h"
 #include "elf/dwarf_cursor.h"
 
-static int read_segments(struct cfi_sections *sections, uint64_t file_bytes)
+static int read_segments(struct cfi_sections *sections)
 {
 	size_t n = 0;
+	uint64_t file_bytes = sections->file_bytes;
 	if (elf_getphdrnum(sections->elf, &n) < 0)
 		return -ENOEXEC;
 	for (size_t i = 0; i < n && sections->n_segments < CFI_SEGMENTS_MAX; i++) {
@@ -37,13 +40,37 @@ static bool decompress(Elf_Scn *section)
 	       elf_compress(section, 0, 0) >= 0;
 }
 
+/* Not by libelf, whose memory would be of small pages. What the file does not have whole is as good as not there. */
+static int read_section(struct cfi_sections *sections, const GElf_Shdr *header, bool is_debug)
+{
+	size_t n = header->sh_size, done = 0;
+	if (n == 0 || header->sh_offset > sections->file_bytes || n > sections->file_bytes - header->sh_offset)
+		return 0;
+	uint8_t *bytes = big_alloc(n);
+	if (!bytes)
+		return -ENOMEM;
+	while (done < n) {
+		ssize_t got = pread(sections->fd, bytes + done, n - done, (off_t)(header->sh_offset + done));
+		if (got <= 0) {
+			big_free(bytes, n);
+			return 0;
+		}
+		done += (size_t)got;
+	}
+	sections->list[sections->n++] = (struct cfi_section){
+		.bytes = bytes, .n = n, .address = header->sh_addr, .is_ours = true, .is_debug = is_debug};
+	return 0;
+}
+
 static int add_section(struct cfi_sections *sections, Elf_Scn *section, const GElf_Shdr *header, bool is_debug)
 {
 	if (header->sh_type == SHT_NOBITS || sections->n == CFI_SECTIONS_MAX)
 		return 0;
 	if (header->sh_size > CFI_SECTION_MAX_BYTES)
 		return -EFBIG;
-	if (header->sh_flags & SHF_COMPRESSED && !decompress(section))
+	if (!(header->sh_flags & SHF_COMPRESSED))
+		return read_section(sections, header, is_debug);
+	if (!decompress(section))
 		return 0;
 	const Elf_Data *data = elf_getdata(section, NULL);
 	if (!data || !data->d_buf || data->d_size == 0)
@@ -134,7 +161,7 @@ static int read_by_header(struct cfi_sections *sections)
 	return 0;
 }
 
-static int read_elf(struct cfi_sections *sections, uint64_t file_bytes)
+static int read_elf(struct cfi_sections *sections)
 {
 	GElf_Ehdr header;
 	if (elf_kind(sections->elf) != ELF_K_ELF || !gelf_getehdr(sections->elf, &header) ||
@@ -143,7 +170,7 @@ static int read_elf(struct cfi_sections *sections, uint64_t file_bytes)
 	if (header.e_machine != EM_X86_64 || header.e_ident[EI_CLASS] != ELFCLASS64 ||
 	    header.e_ident[EI_DATA] != ELFDATA2LSB)
 		return -EOPNOTSUPP;
-	int r = read_segments(sections, file_bytes);
+	int r = read_segments(sections);
 	if (r == 0)
 		r = read_named(sections, false);
 	if (r == 0 && sections->n == 0)
@@ -161,8 +188,9 @@ int cfi_sections_read(int fd, struct cfi_sections *ret)
 	if (!S_ISREG(st.st_mode) || st.st_size <= 0)
 		return -ENOEXEC;
 	elf_version(EV_CURRENT);
-	struct cfi_sections sections = {.elf = elf_begin(fd, ELF_C_READ, NULL)};
-	int r = sections.elf ? read_elf(&sections, (uint64_t)st.st_size) : -ENOEXEC;
+	struct cfi_sections sections = {
+		.elf = elf_begin(fd, ELF_C_READ, NULL), .fd = fd, .file_bytes = (uint64_t)st.st_size};
+	int r = sections.elf ? read_elf(&sections) : -ENOEXEC;
 	if (r < 0) {
 		cfi_sections_free(&sections);
 		return r;
@@ -173,6 +201,11 @@ int cfi_sections_read(int fd, struct cfi_sections *ret)
 
 void cfi_sections_free(struct cfi_sections *sections)
 {
+	for (size_t i = 0; i < sections->n; i++) {
+		if (sections->list[i].is_ours)
+			big_free((void *)sections->list[i].bytes, sections->list[i].n);
+	}
+	sections->n = 0;
 	elf_end(sections->elf);
 	sections->elf = NULL;
 }

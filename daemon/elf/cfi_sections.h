@@ -1,5 +1,5 @@
 /* Where an ELF file keeps its call frame information, and where its code is: the input of cfi_build. x86-64 alone.
- * Section contents belong to libelf and are read with pread: they may be any bytes, but do not change. */
+ * Section contents are read with pread, once: they may be any bytes, but do not change. */
 #pragma once
 #include <libelf.h>
 #include <stdbool.h>
@@ -16,12 +16,15 @@ struct cfi_section {
 	const uint8_t *bytes;
 	size_t n;
 	uint64_t address;  /* of its first byte; .debug_frame has none that matters */
+	bool is_ours;      /* read by us, not by libelf */
 	bool is_debug;     /* .debug_frame, not .eh_frame */
 	bool ends_at_zero; /* its length is not known: an entry of length 0 ends it */
 };
 
 struct cfi_sections {
 	Elf *elf;
+	int fd;
+	uint64_t file_bytes;
 	struct cfi_segment segments[CFI_SEGMENTS_MAX];
 	size_t n_segments;
 	struct cfi_section list[CFI_SECTIONS_MAX]; /* .eh_frame first */

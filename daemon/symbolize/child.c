@@ -94,10 +94,6 @@ static int set_files(posix_spawn_file_actions_t *files, int socket)
 	return r;
 }
 
-/* Of ours it gets nothing. Its large allocations in huge pages: it fills tens of MiB for a large file, once, and page faults would be
- * two thirds of that time. */
-static char huge_pages[] = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
-
 static int spawn(const char *path, int socket, pid_t *ret)
 {
 	posix_spawnattr_t attributes;
@@ -107,7 +103,7 @@ static int spawn(const char *path, int socket, pid_t *ret)
 		return -r;
 	r = posix_spawn_file_actions_init(&files);
 	if (r == 0) {
-		char *arguments[] = {(char *)path, NULL}, *environment[] = {huge_pages, NULL};
+		char *arguments[] = {(char *)path, NULL}, *environment[] = {NULL};
 		r = set_attributes(&attributes);
 		if (r == 0)
 			r = set_files(&files, socket);
