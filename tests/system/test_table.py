@@ -107,6 +107,7 @@ IN_TWO_PARTS = {
     "published_late": ((A, "outermost"), (A, "table_root")),
     "replaced": ((A, "table_root"), (B, "table_root")),
     "taken_away": ((A, "table_root"), (B, "outermost")),
+    "ranges_replaced": ((A, "table_root"), (A, "table_root")),
     "exec": ((A, "table_root"), (C + B + A, "table_root")),
 }
 HANDLER = ["scene_handler_leaf", "on_usr2"]
@@ -258,6 +259,18 @@ class Table(Case):
         before = self.look(scene.pid)
         harness.let_run(scene.pid, 0.1)
         self.assert_mostly(*second, before, self.look(scene.pid))
+
+    def test_ranges_are_never_old(self):
+        """From the moment on that they change no sample is walked by those of before."""
+        scene = Scene(self, "ranges_replaced")
+        self.daemon.attach(scene.pid, HZ)
+        harness.let_run(scene.pid, 0.1)
+        scene.signal(signal.SIGUSR1)
+        scene.line()
+        harness.let_run(scene.pid, 0.3)
+        ends = ends_of(self.daemon.settle(scene.pid, gone=False))
+        self.assert_no_trampoline(self.stacks(self.daemon.pull(scene.pid)))
+        self.assertGreater(ends.get("table_changed", 0), 0, f"nothing was seen of the change: {ends}")
 
     def test_fork(self):
         """The child has a copy of the table, and is profiled as itself."""

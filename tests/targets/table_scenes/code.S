@@ -71,6 +71,13 @@ scene_trampoline:
 scene_trampoline_end:
 	.size scene_trampoline, . - scene_trampoline
 
+	framed scene_before_other_trampoline
+	.globl scene_other_trampoline
+	.type scene_other_trampoline, @function
+scene_other_trampoline:
+	burn
+	.size scene_other_trampoline, . - scene_other_trampoline
+
 	/* scene_run(pc, sp, fp): never comes back. */
 	begin scene_run
 	.cfi_undefined %rip

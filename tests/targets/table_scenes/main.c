@@ -69,6 +69,8 @@ static void add_range(uint32_t kind, uint64_t lo, uint64_t hi, int32_t cfa_offse
 		target_die("sprof_range_add");
 }
 
+enum { TRAMPOLINE_RANGES = 5 }; /* and the first that are added */
+
 static void add_ranges(void)
 {
 	const uint64_t *part = scene_trampoline_parts;
@@ -79,6 +81,17 @@ static void add_ranges(void)
 	add_range(SPROF_RANGE_TRAMPOLINE, part[4], part[5], 8, SPROF_CFA_FP, -8);
 	add_range(SPROF_RANGE_STACK_TOP, address_of(scene_stack_top), address_of(scene_native_top), 0, 0, 0);
 	add_range(SPROF_RANGE_SETS_SP, address_of(scene_switch), address_of(scene_before_trampoline), 0, 0, 0);
+}
+
+void scene_use_other_trampoline(void)
+{
+	for (int i = 0; i < TRAMPOLINE_RANGES; i++)
+		sprof_range_remove(scene_table, i);
+	scene_entry = scene_other_trampoline;
+	const struct sprof_range range = {
+		.lo = address_of(scene_entry), .hi = address_of(scene_entry) + 16, .kind = SPROF_RANGE_TRAMPOLINE};
+	if (sprof_range_add(scene_table, &range) < 0)
+		target_die("sprof_range_add");
 }
 
 void scene_publish(uint32_t threads)

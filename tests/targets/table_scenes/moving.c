@@ -169,6 +169,17 @@ static void take_away_then(void)
 	run_in(&b, scene_b_leaf);
 }
 
+/* A profiler that still knows the ranges of before must not use them. */
+static void use_other_trampoline_then(void)
+{
+	sprof_lock(a.stack);
+	make_all_chains();
+	sprof_barrier_clear(a.stack);
+	sprof_unlock(a.stack);
+	scene_use_other_trampoline();
+	on_a();
+}
+
 static void execute_then(void)
 {
 	execl("/proc/self/exe", "table_scenes", "resumers", (char *)NULL);
@@ -258,6 +269,7 @@ const struct scene scenes_moving[] = {
 	{.name = "published_late", .act = native_first, .then = publish_then, .without_table = true},
 	{.name = "replaced", .act = on_a, .then = replace_then},
 	{.name = "taken_away", .act = on_a, .then = take_away_then},
+	{.name = "ranges_replaced", .act = on_a, .then = use_other_trampoline_then},
 	{.name = "exec", .act = on_a, .then = execute_then},
 	{.name = "fork_child", .act = fork_and_wait},
 	{.name = "vfork_child", .act = share_and_wait},

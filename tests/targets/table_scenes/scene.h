@@ -27,6 +27,7 @@ extern code scene_system_leaf, scene_system_mid, scene_system_root, scene_native
 extern code scene_first, scene_second, scene_caller, scene_helper, scene_handler_leaf;
 extern code scene_stack_top, scene_native_top, scene_alone, scene_switch, scene_before_trampoline, scene_trampoline,
 	scene_trampoline_end;
+extern code scene_other_trampoline;
 extern const uint64_t scene_trampoline_parts[6]; /* part i: from label i to label i + 1 */
 enum trampoline_part { AT_ENTRY, PUSHED_ONE, PUSHED_TWO, SAVED_FP, OWN_FP };
 void scene_run(uint64_t pc, uint64_t sp, uint64_t fp) __attribute__((noreturn));
@@ -48,10 +49,13 @@ extern struct made_stack a, b, c, system_stack, native,
 extern const struct scene *scene_playing;
 extern int scene_child;               /* a process that plays the scene instead; 0: none */
 void scene_publish(uint32_t threads); /* opens the table, with the actor's record and a, b, c, system_stack in it */
-void scene_in_place(void);            /* the actor, last thing before scene_run */
+void scene_use_other_trampoline(
+	void);             /* instead of the one that scene_publish declared: hijack goes by it from now on */
+void scene_in_place(void); /* the actor, last thing before scene_run */
 const struct scene *scene_find(const char *name);
 
 /* stacks.c */
+extern const char *scene_entry; /* what hijack puts into slots */
 uint64_t address_of(const void *what);
 uint64_t return_into(const char *function); /* a return address in it */
 uint64_t *word_at(uint64_t address);

@@ -1,6 +1,8 @@
 /* Stacks made by hand, and what the table says of them. */
 #include "scene.h"
 
+const char *scene_entry = scene_trampoline;
+
 uint64_t address_of(const void *what)
 {
 	return (uintptr_t)what;
@@ -78,7 +80,7 @@ void hijack(struct made_stack *s, unsigned i)
 {
 	sprof_lock(s->stack);
 	if (sprof_barrier_append(scene_table, s->stack, slot(s, i), *word_at(slot(s, i))) == 0)
-		*word_at(slot(s, i)) = address_of(scene_trampoline);
+		*word_at(slot(s, i)) = address_of(scene_entry);
 	sprof_unlock(s->stack);
 }
 
