@@ -225,7 +225,7 @@ static void take_names(struct file_names *names, const struct question *question
 	for (size_t i = 0; i < reply->n; i++) {
 		cache_add(names->cache, question->in->id, question->file_offsets[indices[i]], reply->frames[i].lines,
 			  reply->frames[i].n);
-		question->found(question->context, indices[i], reply->frames[i].lines, reply->frames[i].n);
+		question->found(question->context, indices[i], reply->frames[i].lines, reply->frames[i].n, false);
 	}
 	names->cached_bytes = cache_bytes(names->cache);
 }
@@ -245,7 +245,7 @@ static int ask(struct file_names *names, struct file_state *file, const struct q
 		if (file->nameless) {
 			*ret = n; /* without asking, and without a place in the cache */
 			for (size_t i = 0; i < n; i++)
-				question->found(question->context, indices[i], NULL, 0);
+				question->found(question->context, indices[i], NULL, 0, false);
 			return 0;
 		}
 		struct protocol_reply reply;
@@ -288,7 +288,7 @@ size_t file_names_find(struct file_names *names, const struct named_file *in, co
 		const struct profile_line *lines = NULL;
 		uint32_t n_lines = 0;
 		if (cache_find(names->cache, in->id, file_offsets[i], &lines, &n_lines))
-			found(context, i, lines, n_lines);
+			found(context, i, lines, n_lines, true);
 		else
 			missing[n_missing++] = i;
 	}

@@ -29,8 +29,9 @@ struct named_file {
 int file_names_build_id(struct file_names *names, const struct named_file *file, uint64_t deadline_ns, char *ret);
 
 /* Calls found for each of the n offsets whose functions are known now, 0 functions when it is known to have no name. Returns how many
- * were not looked at: the deadline came, or the file is being left alone. lines are valid during the call. */
-typedef void file_names_found(void *context, size_t index, const struct profile_line *lines, uint32_t n);
+ * were not looked at: the deadline came, or the file is being left alone. lines are valid during the call;
+ * when they are cached, they and their texts stay where they are, and equal ones are one, until the last such call of this file_names_find. */
+typedef void file_names_found(void *context, size_t index, const struct profile_line *lines, uint32_t n, bool cached);
 size_t file_names_find(struct file_names *names, const struct named_file *file, const uint64_t *file_offsets, size_t n,
 		       uint64_t deadline_ns, file_names_found *found, void *context);
 

@@ -13,7 +13,10 @@
 #include "symbolize/strings.h"
 #include "symbolize/vdso.h"
 
-enum { STRINGS_TABLE_MAX_BYTES = 64 << 20 };
+enum {
+	STRINGS_TABLE_MAX_BYTES = 64 << 20,
+	COPIED_BITS = 13,
+};
 
 struct symbolize {
 	pthread_mutex_t lock; /* of files; held for one file at a time */
@@ -64,13 +67,19 @@ void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret)
 	file_names_get_status(symbolize->files, ret);
 }
 
+/* What of the cache has been copied, lately; equal lines and texts are one there. */
+struct copied {
+	const void *from, *to;
+};
+
 /* One symbolize_profile. */
 struct pass {
 	struct symbolize *symbolize;
 	struct profile *profile;
 	enum symbolize_what what;
 	uint64_t deadline_ns;
-	struct strings strings; /* names that are in the profile's arena already */
+	struct strings strings;                 /* names that are in the profile's arena already */
+	struct copied copied[1 << COPIED_BITS]; /* of the file at hand */
 	struct jit_sources jit;
 	bool jit_sought;
 	/* The locations of the mapping at hand. */
@@ -78,22 +87,49 @@ struct pass {
 	size_t n;
 };
 
-/* Without memory for them a location stays as it is. */
-static void set_lines(struct pass *pass, uint32_t location, const struct profile_line *lines, uint32_t n)
+static struct copied *copied_of(struct pass *pass, const void *from)
+{
+	uint64_t mixed = (uint64_t)(uintptr_t)from * UINT64_C(0x9e3779b97f4a7c15);
+	return &pass->copied[mixed >> (64 - COPIED_BITS)];
+}
+
+/* The profile's own copy of text. stable: that is one of the cache's, which are asked for many times over. */
+static const char *keep_text(struct pass *pass, const char *text, bool stable)
+{
+	if (!stable)
+		return strings_text(&pass->strings, text);
+	struct copied *copied = copied_of(pass, text);
+	if (copied->from != text)
+		*copied = (struct copied){.from = text, .to = strings_text(&pass->strings, text)};
+	return copied->to;
+}
+
+static struct profile_line *copy_lines(struct pass *pass, const struct profile_line *lines, uint32_t n, bool stable)
 {
 	struct profile_line *copy = arena_alloc(&pass->profile->arena, n * sizeof(*copy));
 	for (uint32_t i = 0; copy && i < n; i++) {
 		copy[i] = lines[i];
-		copy[i].name = strings_text(&pass->strings, lines[i].name);
-		copy[i].system_name = strings_text(&pass->strings, lines[i].system_name);
-		copy[i].filename = lines[i].filename ? strings_text(&pass->strings, lines[i].filename) : NULL;
+		copy[i].name = keep_text(pass, lines[i].name, stable);
+		copy[i].system_name = keep_text(pass, lines[i].system_name, stable);
+		copy[i].filename = lines[i].filename ? keep_text(pass, lines[i].filename, stable) : NULL;
 		if (!copy[i].name || !copy[i].system_name)
-			copy = NULL;
+			return NULL;
 	}
+	return copy;
+}
+
+/* Without memory for them a location stays as it is. */
+static void set_lines(struct pass *pass, uint32_t location, const struct profile_line *lines, uint32_t n, bool stable)
+{
+	struct copied *copied = stable ? copied_of(pass, lines) : NULL;
+	struct profile_line *copy =
+		copied && copied->from == lines ? (void *)copied->to : copy_lines(pass, lines, n, stable);
 	if (!copy) {
 		pass->profile->missing_names++;
 		return;
 	}
+	if (copied)
+		*copied = (struct copied){.from = lines, .to = (const void *)copy};
 	pass->profile->locations[location].lines = copy;
 	pass->profile->locations[location].n_lines = n;
 }
@@ -101,15 +137,15 @@ static void set_lines(struct pass *pass, uint32_t location, const struct profile
 static void set_name(struct pass *pass, uint32_t location, const char *name)
 {
 	struct profile_line line = {.name = name, .system_name = name};
-	set_lines(pass, location, &line, 1);
+	set_lines(pass, location, &line, 1, false);
 }
 
 /* The first source that knows a location names it. */
-static void take_found(void *context, size_t index, const struct profile_line *lines, uint32_t n)
+static void take_found(void *context, size_t index, const struct profile_line *lines, uint32_t n, bool cached)
 {
 	struct pass *pass = context;
 	if (n && pass->profile->locations[pass->locations[index]].n_lines == 0)
-		set_lines(pass, pass->locations[index], lines, n);
+		set_lines(pass, pass->locations[index], lines, n, cached);
 }
 
 /* What has no lines yet gets the one name. */
@@ -308,23 +344,29 @@ static int group_by_mapping(const struct profile *profile, struct groups *groups
 void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enum symbolize_what what,
 		       uint64_t deadline_ns)
 {
-	struct pass pass = {
-		.symbolize = symbolize, .profile = profile, .what = what, .deadline_ns = deadline_ns, .jit.map_fd = -1};
+	struct pass *pass = calloc(1, sizeof(*pass));
 	struct groups groups = {};
-	if (group_by_mapping(profile, &groups) < 0) {
+	if (!pass || group_by_mapping(profile, &groups) < 0) {
 		profile->missing_names += profile->n_locations;
 		groups_free(&groups);
+		free(pass);
 		return;
 	}
-	strings_init(&pass.strings, &profile->arena, STRINGS_TABLE_MAX_BYTES);
+	pass->symbolize = symbolize;
+	pass->profile = profile;
+	pass->what = what;
+	pass->deadline_ns = deadline_ns;
+	pass->jit.map_fd = -1;
+	strings_init(&pass->strings, &profile->arena, STRINGS_TABLE_MAX_BYTES);
 	for (size_t m = 0; m < profile->n_mappings; m++) {
-		pass.locations = groups.order + groups.first[m];
-		pass.n = groups.first[m + 1] - groups.first[m];
-		name_mapping(&pass, &profile->mappings[m]);
+		pass->locations = groups.order + groups.first[m];
+		pass->n = groups.first[m + 1] - groups.first[m];
+		name_mapping(pass, &profile->mappings[m]);
 	}
-	jit_sources_release(&pass.jit);
-	strings_free(&pass.strings);
+	jit_sources_release(&pass->jit);
+	strings_free(&pass->strings);
 	groups_free(&groups);
+	free(pass);
 }
 
 int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd, size_t max_bytes,
