@@ -42,7 +42,7 @@ static inline void cursor_skip(struct cursor *in, uint64_t n)
 static inline uint64_t cursor_uint(struct cursor *in, unsigned n)
 {
 	uint64_t value = 0;
-	if (n > cursor_left(in)) {
+	if (n == 0 || n > cursor_left(in)) {
 		cursor_fail(in);
 		return 0;
 	}

@@ -100,7 +100,7 @@ int dwarf_index_build(struct dwarf_source *source, struct dwarf_index *ret)
 	int r = add_units(source, &index, silent, &any_silent);
 	if (r == 0 && any_silent)
 		r = add_aranges(source, silent, &index);
-	if (r < 0) {
+	if (r < 0) { // NOLINT(clang-analyzer-unix.Malloc): freed by its cleanup
 		dwarf_index_free(&index);
 		return r;
 	}

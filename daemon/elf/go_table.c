@@ -110,6 +110,8 @@ static void copy_text(const struct table *table, uint64_t base, uint64_t offset,
 		return;
 	struct cursor in = cursor_at(table->bytes, table->n, base + offset, table->n);
 	size_t left = cursor_left(&in);
+	if (left == 0)
+		return;
 	size_t n = strnlen((const char *)in.at, left < READER_NAME_MAX_BYTES ? left : READER_NAME_MAX_BYTES);
 	memcpy(out, in.at, n);
 	out[n] = '\0';

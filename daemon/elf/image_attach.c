@@ -31,7 +31,7 @@ static bool has_crc(int fd, uint64_t bytes, uint32_t wanted)
 			return false;
 		crc = crc32(crc, chunk, (uInt)n);
 	}
-	return crc == wanted;
+	return crc == wanted; // NOLINT(clang-analyzer-unix.Malloc): freed by its cleanup
 }
 
 /* A file that tells the debug information of another program is worse than none. */

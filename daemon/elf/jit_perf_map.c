@@ -71,5 +71,5 @@ int jit_read_perf_map(struct jit *jit, int fd, uint64_t bytes)
 		kept -= used;
 		memmove(chunk, chunk + used, kept);
 	}
-	return 0;
+	return 0; // NOLINT(clang-analyzer-unix.Malloc): freed by its cleanup
 }
