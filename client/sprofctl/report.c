@@ -184,6 +184,17 @@ static void report_target(FILE *stream, const Sprof__Control__Target *target)
 	report_stack_ends(stream, target);
 }
 
+static void report_unwind_tables(FILE *stream, const Sprof__Control__UnwindTables *tables)
+{
+	char a[PRINTABLE_AMOUNT_BYTES], b[PRINTABLE_AMOUNT_BYTES];
+	fprintf(stream, "  unwind tables  %" PRIu32 " of files, %" PRIu32 " lists of mappings; %s of %s",
+		tables->tables, tables->lists, printable_bytes(tables->table_bytes + tables->list_bytes, a),
+		printable_bytes(tables->budget_bytes, b));
+	if (tables->refused)
+		fprintf(stream, "; %" PRIu64 " had no room: raise unwind_mib in sprofd.conf", tables->refused);
+	fputc('\n', stream);
+}
+
 void report_status(FILE *stream, const Sprof__Control__Status *status, const char *socket)
 {
 	char a[PRINTABLE_AMOUNT_BYTES], b[PRINTABLE_AMOUNT_BYTES];
@@ -203,6 +214,8 @@ void report_status(FILE *stream, const Sprof__Control__Status *status, const cha
 		status->max_frequency_hz, status->perf_event_paranoid);
 	fprintf(stream, "  ELF reader     %s, restarted %" PRIu32 " times\n",
 		status->reader_running ? "running" : "not running", status->reader_restarts);
+	if (status->unwind_tables)
+		report_unwind_tables(stream, status->unwind_tables);
 	fprintf(stream, "  lost           %" PRIu64 " over all targets, past ones too\n", lost);
 	report_losses(stream, status->losses, status->n_losses);
 	if (status->n_targets == 0)

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "collect/sampler.h"
+#include "collect/unwind_maps.h"
 #include "symbolize/symbolize.h"
 
 static const struct {
@@ -208,6 +209,23 @@ static bool add_all_losses(struct arena *arena, const struct pipeline *pipeline,
 	return true;
 }
 
+static Sprof__Control__UnwindTables *report_unwind_tables(struct arena *arena, const struct pipeline *pipeline)
+{
+	Sprof__Control__UnwindTables *message = arena_alloc(arena, sizeof(*message));
+	struct unwind_maps_figures figures;
+	if (!message)
+		return NULL;
+	unwind_maps_figures(pipeline->unwind_maps, &figures);
+	sprof__control__unwind_tables__init(message);
+	message->budget_bytes = figures.budget_bytes;
+	message->table_bytes = figures.table_bytes;
+	message->list_bytes = figures.list_bytes;
+	message->tables = figures.tables;
+	message->lists = figures.lists;
+	message->refused = figures.refused;
+	return message;
+}
+
 Sprof__Control__Status *report_status(struct arena *arena, struct pipeline *pipeline, const struct requester *requester)
 {
 	Sprof__Control__Status *status = arena_alloc(arena, sizeof(*status));
@@ -233,7 +251,9 @@ Sprof__Control__Status *report_status(struct arena *arena, struct pipeline *pipe
 	status->reader_running = symbolize.reader_running;
 	status->reader_restarts = symbolize.reader_restarts;
 	status->perf_event_paranoid = (uint32_t)access_perf_event_paranoid();
-	if (!status->kernel || report_targets(arena, pipeline, requester, &status->targets, &status->n_targets) < 0)
+	status->unwind_tables = report_unwind_tables(arena, pipeline);
+	if (!status->kernel || !status->unwind_tables ||
+	    report_targets(arena, pipeline, requester, &status->targets, &status->n_targets) < 0)
 		return NULL;
 	status->records_read = pipeline->records_read;
 	return add_all_losses(arena, pipeline, status) ? status : NULL;

@@ -81,6 +81,16 @@ static void seconds_family(FILE *out, const char *name, const char *type, const 
 	fputc('\n', out);
 }
 
+static void unwind_families(FILE *out, const Sprof__Control__UnwindTables *tables)
+{
+	gauge(out, "sprofd_unwind_tables", NULL, "Unwind tables that are loaded.", tables->tables);
+	gauge(out, "sprofd_unwind_lists", NULL, "Targets that are unwound by them.", tables->lists);
+	gauge(out, "sprofd_unwind_bytes", "bytes", "Memory of unwind tables and lists of mappings in the kernel.",
+	      tables->table_bytes + tables->list_bytes);
+	gauge(out, "sprofd_unwind_budget_bytes", "bytes", "What they may take together.", tables->budget_bytes);
+	counter(out, "sprofd_unwind_refused", "Unwind tables and lists of mappings that had no room.", tables->refused);
+}
+
 static void daemon_families(FILE *out, const Sprof__Control__Status *status)
 {
 	family(out, "sprofd_build", "info", NULL, "What runs here.");
@@ -104,6 +114,8 @@ static void daemon_families(FILE *out, const Sprof__Control__Status *status)
 	gauge(out, "sprofd_reader_running", NULL, "Whether sprofd-elf, which looks up names, runs.",
 	      status->reader_running != 0);
 	counter(out, "sprofd_reader_restarts", "Times sprofd-elf had to be started again.", status->reader_restarts);
+	if (status->unwind_tables)
+		unwind_families(out, status->unwind_tables);
 }
 
 static uint64_t find_count(Sprof__Control__Count *const *counts, size_t n, const char *name)

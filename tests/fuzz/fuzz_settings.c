@@ -21,6 +21,7 @@ static void check_bounds(const struct settings *settings)
 	assert(settings->frequency_hz >= 1 && settings->frequency_hz <= 100000);
 	assert(settings->ring_mib >= 1 && settings->ring_mib <= 1024);
 	assert(settings->target_mib >= 1 && settings->target_mib <= 4096);
+	assert(settings->unwind_mib >= 1 && settings->unwind_mib <= 65536);
 	assert(settings->exited_seconds <= 86400);
 	assert(settings->max_targets >= 1 && settings->max_targets <= 1024);
 	assert(settings->max_connections >= 1 && settings->max_connections <= 100000);

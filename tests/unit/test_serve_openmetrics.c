@@ -82,6 +82,12 @@ static void setup(void)
 	sample.status.cpu_ns = 2500000000;
 	sample.status.rss_bytes = 4096;
 	sample.status.reader_restarts = 2;
+	static Sprof__Control__UnwindTables tables = SPROF__CONTROL__UNWIND_TABLES__INIT;
+	tables.tables = 12;
+	tables.table_bytes = 8192;
+	tables.list_bytes = 4096;
+	tables.refused = 3;
+	sample.status.unwind_tables = &tables;
 }
 
 START_TEST(values_are_there)
@@ -91,6 +97,9 @@ START_TEST(values_are_there)
 	expect_line(text, "sprofd_cpu_seconds_total 2.500000000");
 	expect_line(text, "sprofd_resident_memory_bytes 4096");
 	expect_line(text, "sprofd_reader_restarts_total 2");
+	expect_line(text, "sprofd_unwind_tables 12");
+	expect_line(text, "sprofd_unwind_bytes 12288");
+	expect_line(text, "sprofd_unwind_refused_total 3");
 	expect_line(text, "sprofd_entries_total{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\"} 20");
 	expect_line(text, "sprofd_samples_total{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\"} 17");
 	expect_line(text, "sprofd_entries_total{pid=\"7\",comm=\"xz\"} 0");

@@ -41,6 +41,7 @@ START_TEST(numbers_and_their_bounds)
 		{"sampling", "frequency", offsetof(struct settings, frequency_hz), "1", "100000", "0", "100001"},
 		{"memory", "ring_mib", offsetof(struct settings, ring_mib), "1", "1024", "0", "1025"},
 		{"memory", "target_mib", offsetof(struct settings, target_mib), "1", "4096", "0", "4097"},
+		{"memory", "unwind_mib", offsetof(struct settings, unwind_mib), "1", "65536", "0", "65537"},
 		{"retention", "exited_seconds", offsetof(struct settings, exited_seconds), "0", "86400", NULL, "86401"},
 		{"limits", "max_targets", offsetof(struct settings, max_targets), "1", "1024", "0", "1025"},
 		{"limits", "max_connections", offsetof(struct settings, max_connections), "1", "100000", "0", "100001"},

@@ -49,6 +49,8 @@ static const char *list(Target **targets, size_t n)
 	return text;
 }
 
+static uint64_t refused; /* unwind tables */
+
 static const char *status(Target **targets, size_t n)
 {
 	Sprof__Control__Status message = SPROF__CONTROL__STATUS__INIT;
@@ -57,6 +59,14 @@ static const char *status(Target **targets, size_t n)
 	message.pid = 4321;
 	message.ring_bytes = 4 << 20;
 	message.ring_used_max_bytes = 1 << 20;
+	Sprof__Control__UnwindTables tables = SPROF__CONTROL__UNWIND_TABLES__INIT;
+	tables.tables = 21;
+	tables.lists = 3;
+	tables.table_bytes = 6 << 20;
+	tables.list_bytes = 1 << 20;
+	tables.budget_bytes = 256 << 20;
+	tables.refused = refused;
+	message.unwind_tables = &tables;
 	message.targets = targets;
 	message.n_targets = n;
 	FILE *stream = open_text();
@@ -111,7 +121,7 @@ START_TEST(the_account_of_a_target)
 	Target target = make_target(7, "xz");
 	Count full = make_count("ring_full", 40, "too slow"), aged = make_count("aged_out", 2, "too old");
 	Count root = make_count("root", 75, "to the end"),
-	      bad = make_count("bad_frame_pointer", 25, "no frame pointers");
+	      bad = make_count("no_unwind_info", 25, "no frame pointers");
 	Count *losses[] = {&full, &aged}, *ends[] = {&root, &bad};
 	Target *targets[] = {&target};
 	target.entries = 150;
@@ -130,13 +140,17 @@ START_TEST(the_account_of_a_target)
 	assert_has("sprofd 9.8.7, pid 4321, up ");
 	assert_has("on /the/socket, Linux 6.1.0\n");
 	assert_has("4.0 MiB, at most 25.0 % full");
+	assert_has("unwind tables  21 of files, 3 lists of mappings; 7.0 MiB of 256.0 MiB\n");
+	refused = 4;
+	status(targets, 1);
+	assert_has("of 256.0 MiB; 4 had no room: raise unwind_mib in sprofd.conf\n");
 	assert_has("7 (xz): live, 1 thread at 99 Hz of cpu-clock\n");
 	assert_has("150 = samples 100 + ring_full 40 + aged_out 2 + in flight 8\n");
 	assert_has("lost ring_full 40: too slow\n");
 	assert_has("not delivered  5 (1.25 %), of which 4 while a timer was late\n");
 	assert_has("effective rate 98.8 Hz");
 	assert_has(" 75.0 %  root: to the end\n");
-	assert_has(" 25.0 %  bad_frame_pointer: no frame pointers\n");
+	assert_has(" 25.0 %  no_unwind_info: no frame pointers\n");
 	assert_has("something to know\n");
 	list(targets, 1);
 	assert_has("  100    42  ");
