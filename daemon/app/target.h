@@ -160,7 +160,7 @@ void target_note_table(struct target *target, const struct record *record);
 void target_unwind(struct target *target, struct maps *maps);
 /* Now and then: tables that could not be had are asked for again. */
 void target_unwind_retry(struct target *target);
-/* The slot will be another's. */
+/* Nothing is sampled any more: lets the tables go. Once or more. */
 void target_unwind_end(struct target *target);
 
 /* A record of this target. */

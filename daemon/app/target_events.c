@@ -242,6 +242,7 @@ static void done_end(struct target_job *job)
 	pipeline_drain(pipeline);
 	target_count(target);
 	target_job_take_counts(job);
+	target_unwind_end(target); /* nothing is sampled any more */
 	target->threads = 0;
 	target->state = job->end_state;
 	target->ended_unix_ns = clock_realtime_ns();

@@ -43,6 +43,8 @@ static void load_table(const struct pipeline *pipeline, uint64_t file_id, int fd
 	struct unwind_table table = {0};
 	int r = symbolize_unwind_table(pipeline->symbolize, file_id, fd, unwind_maps_room(pipeline->unwind_maps),
 				       clock_monotonic_ns() + TABLE_SECONDS * NS_PER_S, &table);
+	if (r == -EFBIG)
+		unwind_maps_count_refused(pipeline->unwind_maps);
 	if (r == 0)
 		r = unwind_maps_load(pipeline->unwind_maps, file_id, table.bytes, table.n_bytes, &mapping->table);
 	unwind_table_free(&table);
@@ -129,7 +131,9 @@ static void done_unwind(void *context, bool worked)
 		log_debug("process %d: no unwind tables: %s", job->target->pid, strerror(-job->result));
 	}
 	unwind->busy = false;
-	if (unwind->next && worked)
+	if (job->target->ending)
+		target_unwind_end(job->target);
+	else if (unwind->next && worked)
 		start(job->target, TAKE_PTR(unwind->next));
 	free_job(job);
 }
@@ -198,8 +202,10 @@ static void release_later(struct pipeline *pipeline, struct unwind_list *list)
 	struct leftover *leftover = pipeline->control && list->n_pages ? malloc(sizeof(*leftover)) : NULL;
 	if (leftover) {
 		*leftover = (struct leftover){.maps = pipeline->unwind_maps, .list = *list};
-		if (jobs_submit(pipeline->control, NULL, JOB_LAST, work_leftover, done_leftover, leftover) == 0)
+		if (jobs_submit(pipeline->control, NULL, JOB_LAST, work_leftover, done_leftover, leftover) == 0) {
+			*list = (struct unwind_list){.fd = -1};
 			return;
+		}
 		free(leftover);
 	}
 	unwind_list_release(pipeline->unwind_maps, list);
@@ -208,10 +214,11 @@ static void release_later(struct pipeline *pipeline, struct unwind_list *list)
 void target_unwind_end(struct target *target)
 {
 	struct target_unwind *unwind = &target->unwind;
-	maps_unref(unwind->shown);
-	maps_unref(unwind->next);
-	if (!target->pipeline->unwind_maps)
-		return;
+	if (unwind->busy || !target->pipeline->unwind_maps)
+		return; /* when the job is done */
+	maps_unref(TAKE_PTR(unwind->shown));
+	maps_unref(TAKE_PTR(unwind->next));
+	unwind->incomplete = false;
 	unwind_maps_hide(target->pipeline->unwind_maps, target->slot, &unwind->list);
 	release_later(target->pipeline, &unwind->list);
 }

@@ -101,6 +101,13 @@ size_t unwind_maps_room(struct unwind_maps *maps)
 	return pages * CFI_PAGE_BYTES;
 }
 
+void unwind_maps_count_refused(struct unwind_maps *maps)
+{
+	pthread_mutex_lock(&maps->lock);
+	maps->refused++;
+	pthread_mutex_unlock(&maps->lock);
+}
+
 /* --- inner maps --- */
 
 /* An inner map of that many pages, filled. Its fd, or -errno. */

@@ -30,6 +30,9 @@ void unwind_maps_figures(struct unwind_maps *maps, struct unwind_maps_figures *r
 /* What a table may have at most now. */
 size_t unwind_maps_room(struct unwind_maps *maps);
 
+/* A table that would have had more was not made: counts it as refused. */
+void unwind_maps_count_refused(struct unwind_maps *maps);
+
 /* The table of a file (its id, see model/file.h): a new reference, or NULL when it is not loaded. */
 struct loaded_table *unwind_maps_find(struct unwind_maps *maps, uint64_t file_id);
 /* Loads a table, which has been checked, unless another thread was faster. A new reference in *ret. -ENOSPC: the budget is spent; -ENOMEM;

@@ -137,5 +137,56 @@ class Stacks(harness.Case):
         self.judge("redis-server", server.pid)
 
 
+class Tables(harness.Case):
+    """The memory of unwind tables."""
+
+    def tables(self, daemon):
+        found = daemon.status()["unwind_tables"]
+        return {key: number(found, key) for key in ("tables", "lists", "table_bytes", "list_bytes", "refused")}
+
+    def sleepers(self, n):
+        processes = [subprocess.Popen(["python3", "-c", "import time\nprint(1, flush=True)\ntime.sleep(99)"], stdout=subprocess.PIPE) for _ in range(n)]
+        for process in processes:
+            self.addCleanup(harness.end, process)
+            process.stdout.readline()
+        return processes
+
+    def test_shared_and_let_go(self):
+        daemon = Daemon(self)
+        processes = self.sleepers(4)
+        daemon.attach(processes[0].pid)
+        one = harness.wait_for(lambda: (lambda t: t if t["lists"] == 1 else None)(self.tables(daemon)), 10, "no list")
+        self.assertGreater(one["tables"], 3)
+        self.assertGreater(one["table_bytes"], 200000)
+        for process in processes[1:]:
+            daemon.attach(process.pid)
+        all_of_them = harness.wait_for(lambda: (lambda t: t if t["lists"] == 4 else None)(self.tables(daemon)), 10, "no lists")
+        self.assertEqual(all_of_them, {**one, "lists": 4, "list_bytes": 4 * one["list_bytes"]})
+        for process in processes[:2]:
+            daemon.ok("detach", process.pid)
+        for process in processes[2:]:
+            process.kill()
+        harness.wait_for(lambda: not any(self.tables(daemon).values()), 10, f"tables are left: {self.tables(daemon)}")
+
+    def test_the_budget(self):
+        """A program whose table has no room is walked all the same, and status says so."""
+        daemon = Daemon(self, config="[memory]\nunwind_mib = 1\n")
+        source = daemon.directory / "many.c"
+        source.write_text(c_source(8000))
+        cc1 = subprocess.run(["gcc", "-print-prog-name=cc1"], capture_output=True, text=True, check=True).stdout.strip()
+        process = subprocess.Popen([cc1, "-O2", "-quiet", source, "-o", "/dev/null"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.addCleanup(harness.end, process)
+        daemon.attach(process.pid, 999)
+
+        def refused():
+            ends = {e["name"]: number(e, "count") for e in daemon.target(process.pid).get("stack_ends", [])}
+            return ends if ends.get("table_refused") else None
+
+        harness.wait_for(refused, 10, "nothing is refused")
+        found = self.tables(daemon)
+        self.assertLessEqual(found["table_bytes"] + found["list_bytes"], 1 << 20)
+        self.assertIn("raise unwind_mib", daemon.ok("status"))
+
+
 if __name__ == "__main__":
     harness.main()
