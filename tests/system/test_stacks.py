@@ -3,8 +3,10 @@ thread began, by program, and why the others end. Counted from when the program'
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 import time
+from pathlib import Path
 import unittest
 
 import harness
@@ -90,7 +92,7 @@ class Stacks(harness.Case):
         self.assertGreaterEqual(whole / total, WHOLE, f"{name}: {counts}")
 
     def test_python(self):
-        self.judge("python3", self.start("python3", "-c", PYTHON).pid)
+        self.judge("python3", self.start("/usr/bin/python3", "-c", PYTHON).pid)
 
     def test_perl(self):
         self.judge("perl", self.start("perl", "-e", PERL).pid)
@@ -135,6 +137,42 @@ class Stacks(harness.Case):
         harness.wait_for(socket.exists, 10, "redis-server does not listen")
         self.start("redis-benchmark", "-s", socket, "-l", "-q", "-t", "set,get,lpush,zadd,mset", "-P", "4", "-c", "20")
         self.judge("redis-server", server.pid)
+
+
+class Gdb(harness.Case):
+    """The same stops of the same programs, walked by us and by gdb: whole stacks are the same."""
+
+    STOPS = int(os.environ.get("SPROF_GDB_STOPS", 20))
+
+    def judge(self, *argv, **more):
+        directory = Path(tempfile.mkdtemp(prefix="sprof-gdb."))
+        self.addCleanup(shutil.rmtree, directory, ignore_errors=True)
+        process = subprocess.Popen(list(map(str, argv)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=directory, **more)
+        self.addCleanup(harness.end, process)
+        harness.let_run(process.pid, 0.3)
+        to = directory / "stops"
+        subprocess.run(
+            ["gdb", "-batch", "-nx", "-x", Path(__file__).with_name("gdb_stops.py")], capture_output=True, timeout=200, check=True,
+            env={**os.environ, "STOPS_PID": str(process.pid), "STOPS_N": str(self.STOPS), "STOPS_TO": str(to)})  # fmt: skip
+        with open(to, "rb") as stops:
+            ours = subprocess.run(
+                [harness.TARGETS / "walk_stops", str(process.pid)], stdin=stops, capture_output=True, text=True, check=True)
+        theirs = Path(f"{to}.frames").read_text().splitlines()
+        walks = [line.split() for line in ours.stdout.splitlines()]
+        self.assertEqual(len(walks), self.STOPS)
+        self.assertEqual(len(theirs), self.STOPS)
+        for (_, *frames), line in zip(walks, theirs):
+            mappings = Path(f"/proc/{process.pid}/maps").read_text()
+            self.assertEqual(frames, line.split(), f"ours, and gdb's, of {argv[0]}; mappings: {mappings}")
+
+    def test_python(self):
+        self.judge("/usr/bin/python3", "-c", PYTHON)
+
+    def test_perl(self):
+        self.judge("perl", "-e", PERL)
+
+    def test_sqlite(self):
+        self.judge("sqlite3", ":memory:", SQL)
 
 
 class Tables(harness.Case):

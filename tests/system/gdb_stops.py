@@ -1,0 +1,60 @@
+"""Runs inside gdb: stops a process again and again at any moment, and writes down what gdb makes of its stack, the registers, and the stack itself.
+
+    STOPS_PID=PID STOPS_N=100 STOPS_TO=FILE gdb -batch -nx -x gdb_stops.py
+
+FILE.frames gets one line of addresses a stop, FILE what walk_stops reads."""
+import os
+import random
+import struct
+import time
+
+import gdb
+
+REGISTERS = "rax rdx rcx rbx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip".split()
+MASK = (1 << 64) - 1
+
+
+def registers():
+    frame = gdb.newest_frame()
+    return [int(frame.read_register(name)) & MASK for name in REGISTERS]
+
+
+def addresses():
+    found, frame = [], gdb.newest_frame()
+    while frame:
+        if frame.type() not in (gdb.INLINE_FRAME, gdb.TAILCALL_FRAME):  # these are on no stack
+            found.append(frame.pc())
+        frame = frame.older()
+    return found
+
+
+def stack(pid, sp):
+    for line in open(f"/proc/{pid}/maps"):
+        start, end = (int(part, 16) for part in line.split()[0].split("-"))
+        if start <= sp < end:
+            begin = max(start, (sp - 128) & ~4095)
+            with open(f"/proc/{pid}/mem", "rb") as memory:
+                memory.seek(begin)
+                return begin, memory.read(min(end - begin, 8 << 20))
+    return sp & ~4095, b""
+
+
+def main():
+    pid, n, to = int(os.environ["STOPS_PID"]), int(os.environ["STOPS_N"]), os.environ["STOPS_TO"]
+    for setting in ("pagination off", "backtrace past-main on", "debuginfod enabled off", "auto-solib-add on", "confirm off"):
+        try:
+            gdb.execute(f"set {setting}")
+        except gdb.error:
+            pass
+    with open(to, "wb") as stops, open(to + ".frames", "w") as frames:
+        for _ in range(n):
+            gdb.execute(f"attach {pid}", to_string=True)
+            values = registers()
+            begin, memory = stack(pid, values[7])
+            stops.write(struct.pack("<19Q", *values, begin, len(memory)) + memory)
+            frames.write(" ".join(f"{pc:x}" for pc in addresses()) + "\n")
+            gdb.execute("detach", to_string=True)
+            time.sleep(random.uniform(0.001, 0.02))
+
+
+main()
