@@ -425,7 +425,7 @@ START_TEST(events_whose_target_is_gone)
 	struct arming *arming = arm(&child, 0, HZ);
 	sampler_slot_release(sampler, slot);
 	arming_start(arming);
-	drain_for(&tally, 200);
+	drain_while_it_runs(&tally, 200);
 	arming_stop(arming);
 	struct target_counters counters;
 	ck_assert_int_eq(sampler_counters(sampler, slot, &counters), 0);
