@@ -74,13 +74,13 @@ check_tidy() { # FOLDER
 	END
 }
 # Runs ctest and counts from its report, so that a crash of ctest itself is a failure as well.
-run_tests() { # NAME FOLDER [PATTERN]
-	say "tests of the $1 build"
-	# Some tests judge rates against a clock, on machines whose processors are shared and stolen: one that is right may fail once, one that
-	# finds a defect fails every time. What failed is printed, and run again twice at the most.
-	ctest --test-dir "$2" --output-on-failure --no-tests=error --repeat until-pass:3 ${3:+-R "$3"} --output-junit "$logs/$1.xml"
+run_ctest() { # NAME FOLDER PATTERN CTEST-OPTIONS...
+	local name=$1 folder=$2 pattern=$3
+	shift 3
+	say "tests of the $name build"
+	ctest --test-dir "$folder" --output-on-failure "$@" ${pattern:+-R "$pattern"} --output-junit "$logs/$name.xml"
 	local counts
-	counts=$(python3 - "$logs/$1.xml" <<-'END'
+	counts=$(python3 - "$logs/$name.xml" <<-'END'
 		import sys, xml.etree.ElementTree as tree
 		cases = list(tree.parse(sys.argv[1]).getroot().iter("testcase"))
 		bad = [c.get("name") for c in cases if c.get("status") == "fail"]
@@ -88,14 +88,21 @@ run_tests() { # NAME FOLDER [PATTERN]
 		print(len(cases) - len(bad) - len(skipped), len(skipped), *bad)
 	END
 	) || {
-		fail "$1: ctest"
+		fail "$name: ctest"
 		return
 	}
 	local -a words
 	read -r -a words <<<"$counts"
 	passed=$((passed + words[0]))
 	skipped=$((skipped + words[1]))
-	for name in "${words[@]:2}"; do fail "$1: $name"; done
+	for test in "${words[@]:2}"; do fail "$name: $test"; done
+}
+
+# What the label "timed" has runs alone. It judges rates and CPU time of processes that share their processors with whoever else is on the machine,
+# some of whom no clock of ours sees: one that is right may fail once, one that finds a defect fails each time. It is run again, twice at the most.
+run_tests() { # NAME FOLDER [PATTERN]
+	run_ctest "$1" "$2" "${3:-}" -LE timed -j "$(nproc)"
+	run_ctest "$1-timed" "$2" "${3:-}" -L timed --repeat until-pass:3
 }
 
 scripts/deps.sh --test || exit 1

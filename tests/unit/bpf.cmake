@@ -14,4 +14,4 @@ target_compile_definitions(test_outcome PRIVATE SPROF_SOURCE_DIR="${CMAKE_SOURCE
 
 add_test(NAME unit.test_include_edges
   COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/test_include_edges.sh ${CMAKE_SOURCE_DIR})
-set_tests_properties(unit.test_include_edges PROPERTIES LABELS unit TIMEOUT 60)
+set_tests_properties(unit.test_include_edges PROPERTIES LABELS unit TIMEOUT 120)
