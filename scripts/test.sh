@@ -73,6 +73,10 @@ check_tidy() { # FOLDER
 		print("\0".join(ours), end="")
 	END
 }
+# Tests that are run again (twice at the most) when they fail: of what no daemon can do on a machine that does not let it run (a client is answered within half a second
+# whatever others do; nothing is lost at 10 kHz, where the ring buffer is full in a second), and those of whole stacks, names and tables, which attach to programs at their start
+# and have not been shown to hold on every crowded machine. All others judge by what the target was really given, and have to pass at once.
+may_fail_once='^system\.(server|conservation|greenrt|names|programs|sources|stacks|table)$'
 # Runs ctest and counts from its report, so that a crash of ctest itself is a failure as well.
 run_ctest() { # NAME FOLDER PATTERN CTEST-OPTIONS...
 	local name=$1 folder=$2 pattern=$3
@@ -95,14 +99,20 @@ run_ctest() { # NAME FOLDER PATTERN CTEST-OPTIONS...
 	read -r -a words <<<"$counts"
 	passed=$((passed + words[0]))
 	skipped=$((skipped + words[1]))
-	for test in "${words[@]:2}"; do fail "$name: $test"; done
+	for test in "${words[@]:2}"; do
+		if [[ $test =~ $may_fail_once ]] && ctest --test-dir "$folder" --output-on-failure --repeat until-pass:2 -R "^${test//./\\.}\$"; then
+			echo "$test failed, and passed when it was run again"
+			passed=$((passed + 1))
+		else
+			fail "$name: $test"
+		fi
+	done
 }
 
-# What the label "timed" has runs alone. It judges rates and CPU time of processes that share their processors with whoever else is on the machine,
-# some of whom no clock of ours sees: one that is right may fail once, one that finds a defect fails each time. It is run again, twice at the most.
+# What the label "timed" has runs alone, the rest beside one another.
 run_tests() { # NAME FOLDER [PATTERN]
 	run_ctest "$1" "$2" "${3:-}" -LE timed -j "$(nproc)"
-	run_ctest "$1-timed" "$2" "${3:-}" -L timed --repeat until-pass:3
+	run_ctest "$1-timed" "$2" "${3:-}" -L timed
 }
 
 scripts/deps.sh --test || exit 1

@@ -1,6 +1,6 @@
 """What profiling costs the target and the tool, per delivered sample, beside perf, bpftrace and gperftools in the same run.
 
-    SPROF_BUILD=build python3 tests/bench/bench_peers.py [--pairs=20] [--hz=99,999] [--depth=10] [--seconds=2] [--tools=...]
+    SPROF_BUILD=build python3 tests/bench/bench_peers.py [--pairs=20] [--hz=99,999] [--depth=10] [--seconds=2] [--tools=...] [--cpu]
 
 The target is `gap`: it counts the nanoseconds that are taken from it, so that the cost shows even where the whole run is too noisy to
 tell. Each pair is a window without and a window with the tool, in turn, on one process; the tools take turns in random order.
@@ -213,6 +213,27 @@ def pair(tool, gap, hz, seconds):
     return extra * wall_ns / 1000 / samples, extra * 100, tool_ns / 1000 / samples, samples / (wall_ns / 1e9), job_ns / 1e6
 
 
+def cpu_alone(tool, hz, seconds):
+    """(tool's CPU us per sample while it samples, Hz, its CPU us per second). From half a second on, when all that has to be set up is."""
+    tool.start(hz)
+    time.sleep(0.5)
+    before_ns, began = tool.tool_cpu_ns(), time.monotonic()
+    time.sleep(seconds)
+    used_us, took = (tool.tool_cpu_ns() - before_ns) / 1000, time.monotonic() - began
+    rate = tool.stop() / (took + 0.5)
+    return (used_us / (rate * took), rate, used_us / took) if rate else None
+
+
+def report_cpu(options, hz, results):
+    rows, ours = [], [value[0] for value in results["sprofd"]]
+    for name, values in results.items():
+        cpu, rate, us = (list(column) for column in zip(*values))
+        rows.append((TOOLS[name].name, f"{statistics.median(rate):.0f}", with_interval(cpu, 3), with_interval(us, 0),
+                     "" if name == "sprofd" else verdict(ours, cpu)))  # fmt: skip
+    print(f"### {hz} Hz, {options.depth} frames, {options.pairs} windows of {options.seconds} s\n")
+    table(["tool", "delivered Hz", "CPU of the tool while it samples, us per sample", "the same, us per second", "sprofd against it, us per sample"], rows)
+
+
 def measure(options, hz):
     results = {name: [] for name in options.tools}
     with Scope() as scope:
@@ -231,7 +252,8 @@ def measure(options, hz):
                 if gaps[name] is not gap:  # only one of the two targets runs at a time
                     os.kill(gap.pid, signal.SIGSTOP)
                     os.kill(gaps[name].pid, signal.SIGCONT)
-                result = pair(tools[name], gaps[name], hz, options.seconds)
+                alone = options.cpu and name != "gperftools"
+                result = cpu_alone(tools[name], hz, options.seconds) if alone else pair(tools[name], gaps[name], hz, options.seconds)
                 if gaps[name] is not gap:
                     os.kill(gaps[name].pid, signal.SIGSTOP)
                     os.kill(gap.pid, signal.SIGCONT)
@@ -275,15 +297,18 @@ def main():
     parser.add_argument("--depth", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=2)
     parser.add_argument("--tools", default=",".join(TOOLS))
+    parser.add_argument("--cpu", action="store_true", help="the CPU of the tools alone, while nothing but samples happens: needs longer windows")
     options = parser.parse_args()
     asked = options.tools.split(",")
+    if options.cpu:
+        asked = [name for name in asked if name != "gperftools"]  # has none of its own
     options.tools = [name for name in asked if available(name)]
     print(f"{machine()}; `{' '.join(harness.sys.argv)}`")
     if asked != options.tools:
         print(f"\nNot installed, so left out: {', '.join(set(asked) - set(options.tools))}.")
     print()
     for hz in map(int, options.hz.split(",")):
-        report(options, hz, measure(options, hz))
+        (report_cpu if options.cpu else report)(options, hz, measure(options, hz))
 
 
 if __name__ == "__main__":

@@ -17,4 +17,5 @@ if(TARGET greenrt)
     add_dependencies(${name} greenrt)
     set_tests_properties(unit.${name} PROPERTIES LABELS "unit;timed" RUN_SERIAL TRUE)
   endforeach()
+  set_tests_properties(unit.test_greenrt_stacks PROPERTIES TIMEOUT 400) # it goes on until it has seen enough
 endif()

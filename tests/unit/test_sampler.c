@@ -463,5 +463,5 @@ int main(void)
 				      a_drain_ends_however_fast_records_come,
 				      slots_are_many_and_bounded,
 				      events_whose_target_is_gone};
-	return can_sample() ? check_main("sampler", tests, sizeof(tests) / sizeof(tests[0]), 60) : 77;
+	return can_sample() ? check_main("sampler", tests, sizeof(tests) / sizeof(tests[0]), 240) : 77;
 }
