@@ -49,6 +49,13 @@ static __attribute__((always_inline)) inline int unwind_take_frame(struct unwind
 	return UNWIND_GOES_ON;
 }
 
+/* Whether a call may return there. */
+static __attribute__((always_inline)) inline bool unwind_is_code(struct unwind_window *window,
+								 const struct unwind_tables *tables, __u64 pc)
+{
+	return pc == tables->hijacker || unwind_locate(window, tables->list, pc - 1) != UNWIND_NOWHERE;
+}
+
 /* A leaf that has no frame of its own yet, or no more: the frame pointer is still, or again, its caller's. Told by its next instruction. */
 static __attribute__((always_inline)) inline bool unwind_read_leaf(const struct unwind_registers *registers,
 								   struct unwind_window *window, __u64 *ret_slot)
@@ -74,7 +81,7 @@ static __attribute__((always_inline)) inline bool unwind_step_leaf(struct unwind
 		return false;
 	unwind_window_cover(window, registers->sp, slot + 8);
 	if (unwind_word(window, slot, &pc) < 0 || (slot > registers->sp && unwind_word(window, slot - 8, &fp) < 0) ||
-	    unwind_locate(window, tables->list, pc - 1) == UNWIND_NOWHERE)
+	    !unwind_is_code(window, tables, pc))
 		return false;
 	registers->fp = fp;
 	registers->sp = slot + 8;
@@ -115,7 +122,7 @@ static __attribute__((always_inline)) inline int unwind_step_frame_pointer(struc
 	int r = unwind_read_frame(registers, window, tables, &frame);
 	if (r == STACK_END_UNREADABLE || (r == STACK_END_ROOT && found != UNWIND_NOWHERE))
 		return r;
-	if (r != UNWIND_GOES_ON || unwind_locate(window, tables->list, frame.pc - 1) == UNWIND_NOWHERE)
+	if (r != UNWIND_GOES_ON || !unwind_is_code(window, tables, frame.pc))
 		return end;
 	return unwind_take_frame(registers, &frame, ret_slot);
 }

@@ -52,7 +52,25 @@ struct sched_entity {
 	struct cfs_rq *cfs_rq; /* CONFIG_FAIR_GROUP_SCHED */
 };
 
+struct xol_area { /* kernel/events/uprobes.c */
+	unsigned long vaddr;
+};
+
+struct uprobes_state {
+	struct xol_area *xol_area;
+};
+
+struct return_instance {
+	unsigned long stack, orig_ret_vaddr;
+	struct return_instance *next;
+};
+
+struct uprobe_task {
+	struct return_instance *return_instances;
+};
+
 struct mm_struct {
+	struct uprobes_state uprobes_state;
 	unsigned long exec_vm, start_stack;
 	int map_count;
 };
@@ -81,6 +99,7 @@ struct task_struct {
 	struct mm_struct *mm;
 	struct task_struct *group_leader;
 	struct pid *thread_pid;
+	struct uprobe_task *utask; /* CONFIG_UPROBES */
 	struct sched_entity se;
 	__u64 start_boottime;
 	__u64 self_exec_id;

@@ -46,6 +46,24 @@ struct {
 	__array(values, struct unwind_table);
 } unwind_tables SEC(".maps");
 
+enum { URETPROBES = 64 }; /* MAX_URETPROBE_DEPTH */
+
+/* The return address that the kernel replaced at that address of the stack. 0: it has none there. */
+__attribute__((noinline)) __u64 original_return(__u64 slot)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	if (!bpf_core_field_exists(task->utask))
+		return 0;
+	struct return_instance *instance = BPF_CORE_READ(task, utask, return_instances);
+	for (int i = 0; i < URETPROBES && instance; i++) {
+		if (BPF_CORE_READ(instance, stack) == slot)
+			return BPF_CORE_READ(instance, orig_ret_vaddr);
+		instance = BPF_CORE_READ(instance, next);
+	}
+	return 0;
+}
+#define UNWIND_ORIGINAL(slot, memory) original_return(slot)
+
 static __always_inline const void *unwind_list_page(__u32 list, __u32 page, void *memory __attribute__((unused)))
 {
 	void *pages = bpf_map_lookup_elem(&mapping_lists, &list);
@@ -268,6 +286,8 @@ static struct unwind_tables tables_of(struct task_struct *task, __u32 slot)
 	struct unwind_tables tables = {.list = slot};
 	struct mm_struct *mm = task->mm;
 	const struct unwind_list_header *header = unwind_list_page(slot, 0, NULL);
+	if (bpf_core_field_exists(task->utask) && task->utask && mm)
+		tables.hijacker = BPF_CORE_READ(mm, uprobes_state.xol_area, vaddr);
 	tables.ready = header && mm && header->program == mm->start_stack;
 	return tables;
 }
@@ -306,6 +326,21 @@ static long attempt(__u32 i, struct walking *walking)
 	return 0;
 }
 
+/* A thread that is on its way through the kernel's trampoline for a uretprobe is in its caller again. */
+static void leave_hijacker(struct task_struct *task, struct unwind_registers *registers, __u64 hijacker)
+{
+	enum { TRAMPOLINE_BYTES = 128 }; /* UPROBE_XOL_SLOT_BYTES */
+	if (!hijacker || registers->pc - hijacker >= TRAMPOLINE_BYTES || !bpf_core_field_exists(task->utask))
+		return;
+	struct return_instance *instance = BPF_CORE_READ(task, utask, return_instances);
+	if (!instance)
+		return;
+	registers->sp = BPF_CORE_READ(instance, stack) + sizeof(__u64);
+	registers->pc = BPF_CORE_READ(instance, orig_ret_vaddr);
+	registers->known &= UNWIND_KNOWN_PRESERVED;
+	registers->pc_is_exact = 0;
+}
+
 static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *walk, __u32 slot,
 		      __u16 target_flags)
 {
@@ -327,6 +362,7 @@ static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task,
 		who.leader_ticks = task->group_leader->start_boottime / NS_PER_TICK;
 	}
 	walk->tables = tables_of(task, slot);
+	leave_hijacker(task, &walk->registers, walk->tables.hijacker);
 	walk_start(walk, table, &who, NULL);
 	struct walking walking = {.walk = walk, .table = table};
 	bpf_loop(2, attempt, &walking, 0);

@@ -7,6 +7,9 @@
  *     void *unwind_table_open(__u32 table, void *memory)                                    a table (cfi_table.h); NULL when there is none
  *     const void *unwind_table_page(void *table, __u32 page)                                a page of it; NULL when there is none
  *
+ * and may provide
+ *     UNWIND_ORIGINAL(slot, memory)          the return address that the kernel replaced at that address for a uretprobe; 0 when it knows of none
+ *
  * A step never trusts what it reads: every outcome is a stack_end. The stack pointer only grows, but where a signal interrupted the
  * caller, which may have been on another stack: a walk ends by the number of frames that its caller takes.
  *
@@ -16,20 +19,20 @@
 #include "bpf/outcome.h"
 #include "bpf/unwind_registers.h"
 
+#ifndef UNWIND_ORIGINAL
+#define UNWIND_ORIGINAL(slot, memory) 0
+#endif
+
 #include "bpf/unwind_locate.h"
 
 #include "bpf/cfi.h"
 #include "bpf/frame_pointer.h"
 
-/* Makes *registers the caller's; *ret_slot is the address from which the return address was read, or 0 when it was not in memory.
- * UNWIND_GOES_ON, or the enum stack_end with which the stack ends at the frame that *registers still describes. */
-static __attribute__((always_inline)) inline int unwind_step(struct unwind_registers *registers,
-							     struct unwind_window *window,
-							     const struct unwind_tables *tables, void *memory,
-							     __u64 *ret_slot)
+/* By table or frame pointer. */
+static __attribute__((always_inline)) inline int unwind_step_any(struct unwind_registers *registers,
+								 struct unwind_window *window,
+								 const struct unwind_tables *tables, __u64 *ret_slot)
 {
-	unwind_set_memory(window, memory);
-	*ret_slot = 0;
 	if (!tables->ready)
 		return unwind_step_unprepared(registers, window, tables, ret_slot);
 	__u64 pc = registers->pc - !registers->pc_is_exact;
@@ -40,4 +43,21 @@ static __attribute__((always_inline)) inline int unwind_step(struct unwind_regis
 			return r;
 	}
 	return unwind_step_frame_pointer(registers, window, tables, found, ret_slot);
+}
+
+/* Makes *registers the caller's; *ret_slot is the address from which the return address was read, or 0 when it was not in memory.
+ * UNWIND_GOES_ON, or the enum stack_end with which the stack ends at the frame before. */
+static __attribute__((always_inline)) inline int unwind_step(struct unwind_registers *registers,
+							     struct unwind_window *window,
+							     const struct unwind_tables *tables, void *memory,
+							     __u64 *ret_slot)
+{
+	unwind_set_memory(window, memory);
+	*ret_slot = 0;
+	int r = unwind_step_any(registers, window, tables, ret_slot);
+	if (r != UNWIND_GOES_ON || !tables->hijacker || registers->pc != tables->hijacker)
+		return r;
+	__u64 original = UNWIND_ORIGINAL(*ret_slot, memory);
+	registers->pc = original;
+	return original ? UNWIND_GOES_ON : STACK_END_HIJACKED;
 }

@@ -272,6 +272,23 @@ START_TEST(callers_in_no_code)
 }
 END_TEST
 
+/* As the kernel does for uretprobes: to a page that no list of mappings has yet. */
+START_TEST(a_return_that_the_kernel_hijacked)
+{
+	setup();
+	put_chain(64, 48, 10);
+	memory.hijacker = 0x7000;
+	put_frame(64 + 2 * 48, base + 64 + 3 * 48, 0x7000);
+	ck_assert_int_eq(walk(0, base + 64, MAX_FRAMES), STACK_END_HIJACKED);
+	ck_assert_uint_eq(n, 3);
+	memory.hijacked_slot = base + 64 + 2 * 48 + 8;
+	memory.original = 0x500002;
+	ck_assert_int_eq(walk(0, base + 64, MAX_FRAMES), STACK_END_ROOT);
+	expect_chain(10);
+	teardown();
+}
+END_TEST
+
 START_TEST(bounds_of_the_stack)
 {
 	setup();
@@ -287,6 +304,6 @@ START_TEST(bounds_of_the_stack)
 }
 END_TEST
 
-CHECK_MAIN("unwind", 60, a_straight_chain, without_a_list, callers_in_no_code, bounds_of_the_stack,
-	   wherever_frames_lie_across_pages, a_thousand_frames_and_more, roots, loops_end, bad_frame_pointers,
-	   unreadable_memory, the_top_of_the_address_space, as_the_compiler_says)
+CHECK_MAIN("unwind", 60, a_straight_chain, without_a_list, callers_in_no_code, a_return_that_the_kernel_hijacked,
+	   bounds_of_the_stack, wherever_frames_lie_across_pages, a_thousand_frames_and_more, roots, loops_end,
+	   bad_frame_pointers, unreadable_memory, the_top_of_the_address_space, as_the_compiler_says)

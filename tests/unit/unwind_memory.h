@@ -27,6 +27,7 @@ struct recorded_memory {
 	__u32 n_tables;
 	__u64 stack_lo, stack_hi;
 	bool not_ready;
+	__u64 hijacker, hijacked_slot, original;
 	unsigned reads;
 	bool out_of_page; /* a copy did not end with a page */
 };
@@ -63,6 +64,12 @@ static inline const void *unwind_table_page(void *table, __u32 page)
 	return (size_t)page * CFI_PAGE_BYTES < recorded->n ? recorded->bytes + (size_t)page * CFI_PAGE_BYTES : NULL;
 }
 
+static inline __u64 original_return(__u64 slot, const struct recorded_memory *recorded)
+{
+	return slot && slot == recorded->hijacked_slot ? recorded->original : 0;
+}
+#define UNWIND_ORIGINAL(slot, memory) original_return(slot, memory)
+
 #include "bpf/unwind.h"
 
 /* A list of two pages: all addresses but the lowest are code without unwind information. */
@@ -83,8 +90,10 @@ static inline struct unwind_registers unwind_leaf(__u64 pc, __u64 sp, __u64 fp)
 static inline enum stack_end unwind_walk(struct unwind_registers registers, struct recorded_memory *memory,
 					 __u64 *frames, size_t max, size_t *ret_n)
 {
-	const struct unwind_tables tables = {
-		.ready = !memory->not_ready, .stack_lo = memory->stack_lo, .stack_hi = memory->stack_hi};
+	const struct unwind_tables tables = {.ready = !memory->not_ready,
+					     .hijacker = memory->hijacker,
+					     .stack_lo = memory->stack_lo,
+					     .stack_hi = memory->stack_hi};
 	struct unwind_window window;
 	__u64 slot;
 	unwind_window_reset(&window);
