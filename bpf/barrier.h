@@ -110,11 +110,15 @@ static inline int barrier_read_header(struct barrier_reader *reader, const struc
 	struct sprof_header *header = &reader->header;
 	if (barrier_read(reader, header, sizeof(*header), table->self_va) < 0)
 		return STACK_END_TABLE_NOT_RESIDENT;
-	if (header->magic != SPROF_TABLE_MAGIC || header->self_va != table->self_va)
-		return STACK_END_TABLE_CHANGED;
+	if (header->magic != SPROF_TABLE_MAGIC || header->self_va != table->self_va ||
+	    header->total_size != table->total_size || header->off_thread != table->off_thread ||
+	    header->off_stack != table->off_stack || header->cap_thread != table->cap_thread ||
+	    header->cap_stack != table->cap_stack || header->thread_size != table->thread_size ||
+	    header->stack_size != table->stack_size || header->proc_starttime != table->proc_starttime)
+		return STACK_END_TABLE_CHANGED; /* another one, at the same place */
 	if (MUTANT(ranges_version))
 		return 0;
-	/* The copy of the ranges is of that version. Whoever changes them meanwhile has begun after this moment. */
+	/* The copy of the ranges is of that version. It is looked at again at the end: see walk_read_ranges. */
 	if (header->range_end != table->ranges_version || header->range_begin != header->range_end)
 		return STACK_END_TABLE_CHANGED;
 	return 0;
@@ -212,7 +216,8 @@ BARRIER_FUNCTION int barrier_lock(struct barrier_reader *reader, const struct ta
 		(void)(barrier_read(reader, &version, sizeof(version),
 				    address + offsetof(struct sprof_stack, seq_end)) ||
 		       barrier_read(reader, record, BARRIER_STACK_BYTES, address));
-	if (record->seq_begin != version && !MUTANT(lock_busy))
+	int ignored = MUTANT(lock_busy) || (MUTANT(libcall_lock) && index == reader->thread.libcall.index);
+	if (record->seq_begin != version && !ignored)
 		return SEGMENT_BUSY;
 	if (!barrier_stack_is_valid(record, table, index, gen, tid))
 		return SEGMENT_REFUSED;

@@ -142,6 +142,11 @@ static long cfi_operation(__u32 index __attribute__((unused)), struct cfi_machin
 	__u64 op = CFI_OP_END, a, b;
 	if (!cfi_operand(window, 1, &op))
 		cfi_fail(evaluation, STACK_END_BAD_FRAME);
+	if (window->operations >= UNWIND_MAX_OPERATIONS) {
+		cfi_fail(evaluation, STACK_END_TOO_DEEP);
+		return 1;
+	}
+	window->operations++;
 	switch (op) {
 	case CFI_OP_END:
 		if (evaluation->result == CFI_EVALUATING)

@@ -321,8 +321,10 @@ static long attempt(__u32 i, struct walking *walking)
 	if (i > 0 && (!walking->table || !walk_again(walk)))
 		return 1;
 	bpf_loop(WALK_STEPS, step, walking, 0);
-	if (walking->table)
+	if (walking->table) {
 		bpf_loop(walk->n_segments, read_version, walking, 0);
+		walk_read_ranges(walk, walking->table, NULL);
+	}
 	return 0;
 }
 
@@ -426,7 +428,7 @@ static bool is_news(const struct record *record)
 	struct news *last = &news[record->slot & (MAX_TARGET_SLOTS - 1)];
 	__u64 seen = NEWS_SEEN(record->exec_id, record->exec_pages, record->map_count);
 	__u64 changed = seen ^ last->seen, now = record->time_ns;
-	bool aged = record->flags & RECORD_TABLE_AGED;
+	bool aged = record->flags & RECORD_TABLE_AGED && now >= last->woken_ns + NEWS_AGED_REST_NS;
 	if ((!changed && !aged) || now < last->woken_ns + NEWS_REST_NS)
 		return false;
 	if (!aged && !NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)
@@ -445,7 +447,7 @@ static enum outcome output(struct walk *walk, __u32 n_kernel)
 	record->n_user = (__u16)walk->n;
 	record->n_segments = (__u8)walk->n_segments;
 	record->n_barriers = (__u16)walk->n_barriers;
-	record->thread_flags = walk->n_segments ? (__u8)walk->table.thread.flags : 0;
+	record->thread_flags = walk->thread_at ? (__u8)walk->table.thread.flags : 0; /* else of an earlier sample */
 	record->flags |= (__u8)walk->flags;
 	__u32 words = add_tail(walk, n_kernel + walk->n);
 	__u32 bytes = sizeof(*record) + words * sizeof(__u64);

@@ -10,6 +10,9 @@ enum {
 	UNWIND_STACK_PAGE_BYTES = 4096,
 	UNWIND_REACH_BYTES = 64,    /* below a frame's end: return address and saved registers */
 	UNWIND_WINDOW_BYTES = 8192, /* a power of two above page and reach */
+	/* What a walk may cost, whatever stack and tables say: beyond it is too deep. */
+	UNWIND_MAX_COPIES = 1536,
+	UNWIND_MAX_OPERATIONS = 4096, /* of expressions */
 };
 
 /* The mapping of the last pc, and what its table's header says. */
@@ -53,9 +56,10 @@ struct cfi_any {
 };
 
 struct unwind_window {
-	__u64 start;  /* address of bytes[0] */
-	__u64 n;      /* bytes that are valid, at least a word; 0: none */
-	__u64 memory; /* of user mode */
+	__u64 start;              /* address of bytes[0] */
+	__u64 n;                  /* bytes that are valid, at least a word; 0: none */
+	__u64 memory;             /* of user mode */
+	__u32 copies, operations; /* by this walk so far */
 	struct unwind_place place;
 	struct unwind_search search;
 	struct cfi_any any; /* a rule beyond the common ones, while it is applied */
@@ -84,10 +88,18 @@ struct unwind_window {
 /* Keeps the compiler from knowing more of a number than the verifier does. */
 #define UNWIND_OPAQUE(number) __asm__ volatile("" : "+r"(number))
 
-static __attribute__((always_inline)) inline void unwind_window_reset(struct unwind_window *window)
+/* What was read is no longer so: another stack, or the same one under its lock. */
+static __attribute__((always_inline)) inline void unwind_window_forget(struct unwind_window *window)
 {
 	window->start = window->n = 0;
 	window->place.start = window->place.end = 0;
+}
+
+/* For a new walk. */
+static __attribute__((always_inline)) inline void unwind_window_reset(struct unwind_window *window)
+{
+	unwind_window_forget(window);
+	window->copies = window->operations = 0;
 }
 
 static __attribute__((always_inline)) inline void unwind_set_memory(struct unwind_window *window, void *memory)
@@ -117,8 +129,9 @@ UNWIND_SUBPROGRAM int unwind_window_move(struct unwind_window *window, __u64 low
 	if (!window)
 		return -1;
 	window->n = 0;
-	if (low >= high || bytes > UNWIND_STACK_PAGE_BYTES + UNWIND_REACH_BYTES)
+	if (low >= high || bytes > UNWIND_STACK_PAGE_BYTES + UNWIND_REACH_BYTES || window->copies >= UNWIND_MAX_COPIES)
 		return -1;
+	window->copies++;
 	if (unwind_read(window->bytes, (__u32)bytes, low, unwind_memory(window)) < 0)
 		return -1;
 	window->start = low;

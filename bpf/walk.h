@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
  *
  * walk_reset() forgets the last walk; walk_start() decides where to start; walk_step() is called until it returns nonzero, each time for one frame or one change of stack, and
- * at most WALK_STEPS times; walk_finish() reads the versions again. Where the first start gives nothing, walk_again() tells whether there is
+ * at most WALK_STEPS times; walk_read_version() and walk_read_ranges() read the versions again. Where the first start gives nothing, walk_again() tells whether there is
  * another. All state is in struct walk. */
 #pragma once
 #include "bpf/barrier.h"
@@ -26,7 +26,7 @@ struct walk_candidate {
 	struct sprof_ref ref;
 	__u64 lo, hi;
 };
-enum { WALK_CANDIDATES = 2 };
+enum { WALK_CANDIDATES = 4 }; /* a power of two */
 
 struct walk {
 	struct unwind_registers registers; /* in: the sampled ones */
@@ -122,10 +122,12 @@ static inline void walk_close_segment(struct walk *walk, __u32 end)
 	walk->end = end;
 	/* A fiber goes on in its resumer only from its true end. What is native is kept as far as it could be walked. */
 	int whole = end == STACK_END_ROOT || end == STACK_END_OUTERMOST || end == STACK_END_TABLE_ROOT;
-	walk->state =
-		walk->next == WALK_NOWHERE || (walk->next == WALK_TO_RESUMER && !whole) || end == STACK_END_TOO_DEEP
-			? WALK_ENDED
-			: WALK_NEXT_STACK;
+	walk->state = walk->next == WALK_NOWHERE || (walk->next == WALK_TO_RESUMER && !whole) ||
+				      end == STACK_END_TOO_DEEP ||
+				      /* rule 12; what foreign code was called by is known all the same */
+				      (end == STACK_END_BARRIER_MISMATCH && walk->next != WALK_TO_FOREIGN)
+			      ? WALK_ENDED
+			      : WALK_NEXT_STACK;
 }
 
 /* A stack that is not in the table: no lock, no barriers, no bounds. */
@@ -165,6 +167,8 @@ static inline __u32 walk_without_table(const struct table_config *table)
 static inline int walk_take_barrier(struct walk *walk, const struct table_config *table, __u64 slot, __u64 original_pc)
 {
 	__u32 i = walk->n_barriers;
+	if (walk->n >= WALK_FRAMES) /* no frame will be there for it to have led to */
+		return STACK_END_TOO_DEEP;
 	if (original_pc == 0 || original_pc >> 47 || i >= WALK_FRAMES || barrier_is_entry(table, original_pc) ||
 	    barrier_in_range(&walk->table, table, original_pc - 1, BARRIER_KIND(TRAMPOLINE)))
 		return STACK_END_BARRIER_MISMATCH;
@@ -186,7 +190,9 @@ static inline int walk_pass_barrier(struct walk *walk, const struct table_config
 	if (!stack->address)
 		return (int)walk_without_table(table);
 	const struct sprof_barrier *barrier = barrier_at(&walk->table, stack->cursor);
-	if (!barrier || (barrier->slot != slot && !MUTANT(slot_match)))
+	if (!barrier)
+		return stack->cursor < stack->n ? STACK_END_TABLE_NOT_RESIDENT : STACK_END_BARRIER_MISMATCH;
+	if (barrier->slot != slot && !MUTANT(slot_match))
 		return STACK_END_BARRIER_MISMATCH;
 	__u64 original_pc = barrier->original_pc;
 	stack->cursor++;
@@ -220,6 +226,9 @@ static inline int walk_leave_trampoline(struct walk *walk, const struct table_co
 	stack->cursor = i + 1;
 	walk->registers.sp = cfa;
 	walk->registers.fp = fp;
+	/* What else the trampoline has changed its range does not say. */
+	walk->registers.known =
+		(walk->registers.known | (fp_offset ? UNWIND_KNOWN(UNWIND_RBP) : 0)) & UNWIND_KNOWN_FRAME;
 	return walk_take_barrier(walk, table, cfa - 8, original_pc);
 }
 
@@ -283,6 +292,9 @@ static inline void walk_start_native(struct walk *walk, const struct table_confi
 		(void)walk_reads_candidate(walk, table, walk->table.thread.user, memory);
 		if (!barrier_same_ref(&walk->table.thread.user, &walk->table.thread.system))
 			(void)walk_reads_candidate(walk, table, walk->table.thread.system, memory);
+		if (!barrier_same_ref(&walk->table.thread.current, &walk->table.thread.user) &&
+		    !barrier_same_ref(&walk->table.thread.current, &walk->table.thread.system))
+			(void)walk_reads_candidate(walk, table, walk->table.thread.current, memory);
 	}
 	if (!walk_open_segment(walk, SEGMENT_NATIVE, SEGMENT_NO_LOCK, flags))
 		return;
@@ -305,16 +317,33 @@ static inline void walk_start_foreign(struct walk *walk, const struct table_conf
 	}
 }
 
+/* Where the system stack's walk goes on. */
+static inline __u32 walk_after_system(const struct walk *walk)
+{
+	const struct sprof_thread *thread = &walk->table.thread;
+	if (barrier_is_complete(&thread->jump_context) && barrier_names_stack(&thread->user))
+		return MUTANT(no_jump) ? WALK_NOWHERE : WALK_TO_JUMP;
+	return barrier_is_complete(&thread->libcall_context) && !MUTANT(libcall) ? WALK_TO_LIBCALL : WALK_NOWHERE;
+}
+
+static inline int walk_is_system(const struct sprof_thread *thread, const struct sprof_ref *ref)
+{
+	return barrier_same_ref(&thread->current, &thread->system) &&
+	       !barrier_same_ref(&thread->current, &thread->user) && barrier_same_ref(ref, &thread->system);
+}
+
 /* Rules 4 and 5, on the system stack. Without barriers of its own it is native code like any other: no lock is needed. */
 static inline void walk_start_system(struct walk *walk, const struct table_config *table, __u8 lock, void *memory)
 {
-	const struct sprof_thread *thread = &walk->table.thread;
 	struct barrier_stack *stack = &walk->table.stack;
 	__u64 sp = walk->registers.sp;
-	if (barrier_is_complete(&thread->jump_context) && barrier_names_stack(&thread->user))
-		walk->next = MUTANT(no_jump) ? WALK_NOWHERE : WALK_TO_JUMP;
-	else if (barrier_is_complete(&thread->libcall_context) && !MUTANT(libcall))
-		walk->next = WALK_TO_LIBCALL;
+	/* A signal's stack; or a switch that is announced and not made. */
+	if ((lock == SEGMENT_LOCKED || lock == SEGMENT_BUSY) &&
+	    (sp < walk->table.record.lo || sp > walk->table.record.hi) && !MUTANT(start_check)) {
+		walk_start_native(walk, table, 0, memory);
+		return;
+	}
+	walk->next = walk_after_system(walk);
 	if (lock != SEGMENT_LOCKED || sp < stack->lo || sp > stack->hi || stack->pos >= stack->n) {
 		walk_start_native(walk, table, SEGMENT_ON_SYSTEM, memory);
 		return;
@@ -363,8 +392,7 @@ static inline void walk_start_thread(struct walk *walk, const struct table_confi
 		walk_start_foreign(walk, table, memory);
 		return;
 	}
-	int system = barrier_same_ref(&thread->current, &thread->system) &&
-		     !barrier_same_ref(&thread->current, &thread->user);
+	int system = walk_is_system(thread, &thread->current);
 	if (!barrier_names_stack(&thread->current)) {
 		walk_start_native(walk, table, 0, memory);
 		return;
@@ -450,7 +478,8 @@ static inline int walk_find_way(struct walk *walk, struct walk_way *way)
 		way->early = thread->libcall_context;
 		way->context_at = walk->thread_at + offsetof(struct sprof_thread, libcall_context);
 		way->kind = SEGMENT_LIBCALL;
-		way->busy = (__u8)walk->end;
+		way->busy = walk->segments[0].flags & SEGMENT_ON_SYSTEM && walk->segments[0].n ? STACK_END_SYSTEM_ONLY
+											       : (__u8)walk->end;
 		return 1;
 	case WALK_TO_RESUMER:
 		way->ref = walk->table.record.resumer;
@@ -475,7 +504,7 @@ static inline void walk_enter_context(struct walk *walk, const struct table_conf
 		walk_stop(walk, STACK_END_STACK_NOT_TRUSTED);
 		return;
 	}
-	unwind_window_reset(&walk->window);
+	unwind_window_forget(&walk->window);
 	walk->next = MUTANT(resumer) ? WALK_NOWHERE : WALK_TO_RESUMER;
 	walk->stop_sp = 0;
 	walk_jump(walk, pc, sp, context->fp);
@@ -498,8 +527,6 @@ static inline void walk_to_context(struct walk *walk, const struct table_config 
 		return;
 	}
 	__u8 lock = (__u8)barrier_lock(&walk->table, table, way.ref.index, way.ref.gen, walk->tid);
-	if (MUTANT(libcall_lock) && way.kind == SEGMENT_LIBCALL && lock == SEGMENT_BUSY)
-		lock = SEGMENT_LOCKED;
 	if (MUTANT(foreign_fallback) && way.kind == SEGMENT_FOREIGN && lock == SEGMENT_BUSY) {
 		walk->next = WALK_TO_LIBCALL;
 		return;
@@ -543,8 +570,10 @@ static inline void walk_into_candidate(struct walk *walk, const struct table_con
 		return;
 	}
 	walk->registers = walk->before;
-	unwind_window_reset(&walk->window);
-	walk->next = MUTANT(resumer) ? WALK_NOWHERE : WALK_TO_RESUMER;
+	unwind_window_forget(&walk->window);
+	walk->next = walk_is_system(&walk->table.thread, ref) ? walk_after_system(walk)
+		     : MUTANT(resumer)                        ? WALK_NOWHERE
+							      : WALK_TO_RESUMER;
 	__u64 hi = stack->hi;
 	walk->table.stack.hi = 0; /* the step begins outside */
 	int end = walk_unwind(walk, &slot, memory);
@@ -602,7 +631,8 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 		walk->before = walk->registers;
 	int end = walk_unwind(walk, &slot, memory);
 	/* A signal's stack may lie above the one whose code it interrupted: then frame pointers lead down, for this once. */
-	if (end != UNWIND_GOES_ON && table && walk->n_candidates && walk->registers.fp < walk->registers.sp &&
+	if ((end == STACK_END_NO_UNWIND_INFO || end == STACK_END_TABLES_NOT_READY || end == STACK_END_BAD_FRAME) &&
+	    table && walk->n_candidates && walk->registers.fp < walk->registers.sp &&
 	    walk_enters(walk, walk->before.fp)) {
 		walk->before.sp = walk->before.fp;
 		walk_leave_native(walk);
@@ -619,6 +649,10 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 			end = STACK_END_ROOT;
 		else
 			end = walk_check_frame(walk, table, slot, memory);
+		/* Interrupted by a signal in the middle of a stack switch. */
+		if (end == UNWIND_GOES_ON && walk->registers.pc_is_exact && !MUTANT(sets_sp) &&
+		    barrier_in_range(&walk->table, table, walk->registers.pc, BARRIER_KIND(SETS_SP)))
+			end = STACK_END_SETS_SP;
 	}
 	if (end != UNWIND_GOES_ON)
 		walk_close_segment(walk, (__u32)end);
@@ -660,6 +694,21 @@ static inline void walk_read_version(struct walk *walk, const struct table_confi
 	segment->version_end = MUTANT(version) ? segment->version_begin : version;
 }
 
+/* Section 8, ranges: those that the walk went by must still be there, or a trampoline that was added meanwhile might be among its frames. */
+static inline void walk_read_ranges(struct walk *walk, const struct table_config *table, void *memory)
+{
+	__u64 version = 0;
+	if (!walk->thread_at || MUTANT(ranges_version) ||
+	    (unwind_read(&version, sizeof(version), table->self_va + offsetof(struct sprof_header, range_begin),
+			 memory) == 0 &&
+	     version == table->ranges_version))
+		return;
+	walk->flags |= RECORD_TABLE_AGED;
+	for (__u32 i = 0; i < RECORD_MAX_SEGMENTS; i++)
+		if (i < walk->n_segments && walk->segments[i].lock == SEGMENT_LOCKED)
+			walk->segments[i].version_end = walk->segments[i].version_begin - 1;
+}
+
 /* Whether the leafmost walk came to nothing, and the libcall context is to be tried (rule 8): then walk_step is to be called again. */
 static inline int walk_again(struct walk *walk)
 {
@@ -673,9 +722,8 @@ static inline int walk_again(struct walk *walk)
 		return 0;
 	if (!changed && first->n > 0)
 		return 0;
-	for (__u32 i = 0; i < RECORD_MAX_SEGMENTS; i++)
-		if (i < walk->n_segments)
-			walk->segments[i].n = 0;
+	walk->n_segments = 1; /* with room for others, however many there were */
+	walk->segments[0].n = 0;
 	walk->n = 1; /* the leaf */
 	walk->n_barriers = 0;
 	walk->end = changed ? STACK_END_STACK_CHANGED : end;

@@ -69,12 +69,18 @@ static void tell_program(struct target *target, const struct table_config *confi
 			    strerror(-r));
 }
 
+/* Not a word on the table, but that there was no memory or the like to look at it: what was known of it stays. */
+static bool is_unknown(int result)
+{
+	return result < 0 && result != -ENOENT && result != -EPROTO && result != -EPERM && result != -ESRCH;
+}
+
 void target_job_take_table(struct target_job *job)
 {
 	struct target *target = job->target;
 	struct target_table *table = &target->table;
 	bool changed = false;
-	if (job->table_result == -EAGAIN || (table->seen && table->exec_id != job->exec_id)) {
+	if (is_unknown(job->table_result) || (table->seen && table->exec_id != job->exec_id)) {
 		table->wanted = true;
 	} else if (target->holds_slot && !process_has_exited(target->pidfd)) {
 		changed = (job->table_result == 0) != table->published ||
@@ -108,8 +114,9 @@ static void done_table(struct target_job *job)
 /* Whatever came of it. */
 static void looked(void *context, struct target *target, const struct error *err)
 {
-	(void)context, (void)err;
+	(void)context;
 	target->table.busy = false;
+	target->table.wanted |= err != NULL;
 }
 
 static void refresh_table(struct target *target)

@@ -112,8 +112,6 @@ static void mutate(const struct view *view, unsigned *n)
 {
 	if (MUTANT(system_fallback) && view->record->user_end == STACK_END_SYSTEM_ONLY)
 		*n = 0;
-	if (MUTANT(foreign_native) && view->record->n_segments > 1 && view->segments[1].kind == SEGMENT_FOREIGN)
-		*n = view->segments[1].first;
 }
 
 int segments_reconcile(const struct record *record, const struct maps *maps, uint64_t *room, struct segments_stack *ret)
@@ -137,6 +135,10 @@ int segments_reconcile(const struct record *record, const struct maps *maps, uin
 		} else if (hidden) {
 			stack.user++;
 			stack.n--;
+		} else if (MUTANT(foreign_native) && record->n_segments > 1 && view.segments[1].kind == SEGMENT_FOREIGN &&
+			   view.segments[1].n) {
+			stack.user += view.segments[1].first;
+			stack.n = (uint16_t)(n - view.segments[1].first);
 		}
 	}
 	*ret = stack;

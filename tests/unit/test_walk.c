@@ -268,6 +268,33 @@ START_TEST(rule_12_many_barriers)
 }
 END_TEST
 
+START_TEST(rule_12_deeper_than_the_record)
+{
+	enum { DEPTH = WALK_FRAMES + 10 };
+	static uint64_t pcs[DEPTH];
+	begin();
+	for (size_t i = 0; i < DEPTH; i++)
+		pcs[i] = FUNCTION(i % 500 + 1);
+	struct unwind_registers r = world_chain(user, pcs, DEPTH);
+	for (size_t i = 0; i + 1 < DEPTH; i++)
+		world_hijack(user, r, i);
+	struct segments_stack stack = world_sample(r);
+	ck_assert_int_eq((int)stack.end, STACK_END_TOO_DEEP);
+	ck_assert_uint_eq(stack.n, WALK_FRAMES);
+	ck_assert_mem_eq(stack.user, pcs, WALK_FRAMES * sizeof(uint64_t));
+}
+END_TEST
+
+START_TEST(rule_12_on_the_system_stack)
+{
+	begin();
+	struct unwind_registers r = on_system();
+	world_hijack(sys, r, 0);
+	sprof_barriers(world_table, sys->record)[0].slot += 8;
+	expect_stack(world_sample(r), STACK_END_BARRIER_MISMATCH, FUNCTION(21));
+}
+END_TEST
+
 /* The function of FUNCTION(1) has returned through its barrier: sp is where its caller will have it. */
 static struct unwind_registers in_trampoline(struct unwind_registers r, uint64_t pc)
 {
@@ -652,6 +679,48 @@ START_TEST(ranges_that_changed)
 }
 END_TEST
 
+START_TEST(another_table_in_the_place_of_one)
+{
+	struct unwind_registers r = on_user();
+	sprof_gc(world_thread, 1);
+	expect_stack(world_sample(r), STACK_END_ROOT, LEAF_FRAMES);
+	world_config.off_thread += 256;
+	/* Whose work it is is not known then either. */
+	expect_stack(world_sample(r), STACK_END_TABLE_CHANGED, FUNCTION(1), SAMPLE_FRAME_SYSTEM);
+	ck_assert_uint_ne(world_walk.flags & RECORD_TABLE_AGED, 0);
+}
+END_TEST
+
+static void add_range(uint64_t address)
+{
+	if (is_time(address))
+		world_add_range((struct sprof_range){.lo = 0x710000, .hi = 0x710010, .kind = SPROF_RANGE_TRAMPOLINE});
+}
+
+START_TEST(ranges_that_change_during_the_walk)
+{
+	struct unwind_registers r = on_user();
+	when_read(user->words, sizeof(user->words), 0, add_range, NULL);
+	expect_stack(world_sample(r), STACK_END_STACK_CHANGED, FUNCTION(1), SAMPLE_FRAME_SYSTEM);
+	ck_assert_uint_ne(world_walk.flags & RECORD_TABLE_AGED, 0);
+}
+END_TEST
+
+START_TEST(a_switch_that_is_announced_and_not_made)
+{
+	begin();
+	/* The table says "system stack, come from the user stack"; a signal's handler runs, and sp has not changed yet. */
+	struct sprof_context c = world_context(user, caller_chain, LENGTH(caller_chain));
+	sprof_system_begin(world_thread, c.pc, c.sp, c.fp);
+	sprof_switch_end(world_thread);
+	struct unwind_registers r = world_chain(below, native_chain, LENGTH(native_chain));
+	*(uint64_t *)(uintptr_t)r.fp = c.fp; // NOLINT(performance-no-int-to-ptr)
+	expect_stack(world_sample(r), STACK_END_ROOT, NATIVE_FRAMES, FUNCTION(12), FUNCTION(13));
+	sprof_lock(user->record);
+	expect_stack(world_sample(r), STACK_END_SYSTEM_ONLY, NATIVE_FRAMES);
+}
+END_TEST
+
 START_TEST(a_table_that_is_not_there)
 {
 	struct unwind_registers r = on_user();
@@ -674,7 +743,8 @@ CHECK_MAIN("walk", 20, walks_under_the_lock, without_a_record_a_thread_is_native
 	   rule_1_nowhere_in_the_middle_of_a_switch, rule_6_a_locked_user_stack_is_not_walked, rule_7_whose_stack_it_is,
 	   rule_10_a_held_lock_is_not_tried_again, rule_16_a_stack_that_changed_is_dropped,
 	   rule_12_hijacked_return_addresses, rule_12_by_slot_or_not_at_all, rule_12_many_barriers,
-	   rule_13_in_the_trampoline, rule_13_in_a_helper_of_the_trampoline, rule_14_no_trampoline_in_two_frames,
+	   rule_12_deeper_than_the_record, rule_12_on_the_system_stack, rule_13_in_the_trampoline,
+	   rule_13_in_a_helper_of_the_trampoline, rule_14_no_trampoline_in_two_frames,
 	   rule_2_foreign_code_and_its_managed_caller, T1_a_locked_foreign_stack_is_not_walked,
 	   T2_the_lock_of_the_stack_that_is_walked, T3_and_of_no_other, a_context_that_moves_before_the_lock,
 	   foreign_code_on_the_caller_s_own_stack, rule_11_a_callback_has_no_foreign_context,
@@ -684,4 +754,6 @@ CHECK_MAIN("walk", 20, walks_under_the_lock, without_a_record_a_thread_is_native
 	   native_code_on_the_system_stack_goes_on_at_the_libcall, T5_what_is_checked_is_what_was_taken,
 	   a_fiber_goes_on_in_whoever_resumed_it, fibers_in_a_circle, a_frame_at_the_top_is_the_last,
 	   a_thread_that_switches, another_thread_of_the_same_number, a_stack_that_is_gone,
-	   a_thread_beyond_its_first_place, ranges_that_changed, a_table_that_is_not_there, a_child_that_shares_memory)
+	   a_thread_beyond_its_first_place, ranges_that_changed, another_table_in_the_place_of_one,
+	   ranges_that_change_during_the_walk, a_switch_that_is_announced_and_not_made, a_table_that_is_not_there,
+	   a_child_that_shares_memory)

@@ -13,7 +13,7 @@
 #include "bpf/cfi_table.h"
 #include "bpf/mapping_list.h"
 
-enum { WORLD_WORDS = 1024, WORLD_STACKS = 48, WORLD_REGIONS = 64 };
+enum { WORLD_WORDS = 4608, WORLD_STACKS = 48, WORLD_REGIONS = 64 };
 
 struct world_stack {
 	struct sprof_stack *record; /* NULL: not in the table */
@@ -149,7 +149,7 @@ static inline void world_open(void)
 					      .flags = SPROF_OPEN_PRIVATE | SPROF_OPEN_NO_ATFORK,
 					      .threads = 8,
 					      .stacks = WORLD_STACKS,
-					      .barriers = 200};
+					      .barriers = 1100};
 	memset(&world, 0, sizeof(world));
 	ck_assert_int_eq(sprof_open(&options, &world_table), 0);
 	world_header = sprof_table_address(world_table);
@@ -248,6 +248,7 @@ static inline void world_finish(void)
 {
 	for (uint32_t i = world_walk.n_segments; i-- > 0;)
 		walk_read_version(&world_walk, &world_config, i, NULL);
+	walk_read_ranges(&world_walk, &world_config, NULL);
 }
 
 static inline void world_steps(void)
@@ -261,7 +262,7 @@ static inline void world_steps(void)
 /* The sample's stack, as reconcile has it. */
 static inline struct segments_stack world_sample(struct unwind_registers registers)
 {
-	memset(&world_walk, 0xee, sizeof(world_walk)); /* what is left of the last sample must not count */
+	memset(&world_walk, 0xff, sizeof(world_walk)); /* what is left of the last sample must not count */
 	registers.known = UNWIND_KNOWN_ALL;
 	registers.pc_is_exact = 1;
 	world_walk.registers = registers;
@@ -280,7 +281,7 @@ static inline struct segments_stack world_sample(struct unwind_registers registe
 	record->n_segments = (__u8)world_walk.n_segments;
 	record->n_barriers = (__u16)world_walk.n_barriers;
 	record->flags = (__u8)world_walk.flags;
-	record->thread_flags = (__u8)world_walk.table.thread.flags;
+	record->thread_flags = world_walk.thread_at ? (__u8)world_walk.table.thread.flags : 0;
 	memcpy(record->frames, world_walk.frames, world_walk.n * 8);
 	memcpy(record->frames + world_walk.n, world_walk.segments, segment_bytes);
 	memcpy((char *)(record->frames + world_walk.n) + segment_bytes, world_walk.barriers, world_walk.n_barriers * 8);
