@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "base/cleanup.h"
-
 struct span {
 	struct span *next;
 	struct epoch *epoch;
@@ -75,17 +73,19 @@ int windows_end(struct windows *windows, struct window *window, size_t budget_by
 	size_t n = 0;
 	for (const struct span *span = window->first; span; span = span->next)
 		n++;
-	_cleanup_free_ struct epoch **epochs = calloc(n, sizeof(struct epoch *));
+	struct epoch **epochs = calloc(n + 1, sizeof(struct epoch *));
 	/* The windows that stay open go on in another: what is shared with a worker must not change. */
 	bool others = windows->open != window || window->next;
-	if (!epochs || (others && begin_span(windows, budget_bytes) < 0))
+	if (!epochs || (others && begin_span(windows, budget_bytes) < 0)) {
+		free(epochs);
 		return -ENOMEM;
+	}
 	n = 0;
 	for (const struct span *span = window->first; span; span = span->next)
 		if (samples_of(span) > 0)
 			epochs[n++] = epoch_ref(span->epoch);
 	windows_close(windows, window);
-	*ret = TAKE_PTR(epochs);
+	*ret = epochs;
 	*ret_n = n;
 	return 0;
 }

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -78,6 +79,42 @@ def threads_cpu_ns(pid):
         except (FileNotFoundError, ProcessLookupError):
             pass
     return out
+
+
+class CpuReadings:
+    """With this: the CPU clock of a process is read all the while, so that afterwards it can be told what it ran between two moments."""
+
+    def __init__(self, pid):
+        self.pid, self.readings, self.over = pid, [], threading.Event()
+        self.thread = threading.Thread(target=self.read)
+
+    def read(self):
+        while not self.over.wait(0.002):
+            before_ns = time.time_ns()
+            self.readings.append((before_ns, cpu_ns(self.pid), time.time_ns()))
+
+    def __enter__(self):
+        self.thread.start()
+        wait_for(lambda: self.readings, 30, "a first reading")
+        return self
+
+    def __exit__(self, *exception):
+        time.sleep(0.05)
+        self.over.set()
+        self.thread.join()
+
+    def between(self, begin_ns, end_ns):
+        """(the least, the most) that it can have run in between; the moments are of the real-time clock."""
+        inside = [cpu for before, cpu, after in self.readings if before >= begin_ns and after <= end_ns]
+        low = max(cpu for _, cpu, after in self.readings if after <= begin_ns)
+        high = min(cpu for before, cpu, _ in self.readings if before >= end_ns)
+        return (inside[-1] - inside[0] if inside else 0), high - low
+
+    def of(self, profile):
+        return self.between(profile.time_ns, profile.time_ns + profile.duration_ns)
+
+    def widest_gap_ns(self):
+        return max(b[0] - a[0] for a, b in zip(self.readings, self.readings[1:]))
 
 
 def threads_turns(pid):

@@ -1,7 +1,4 @@
 """CPU time in the profile agrees with the process's own, within the larger of 2 % and two periods a thread."""
-import threading
-import time
-
 import harness
 from harness import Case, Daemon, Target
 
@@ -61,27 +58,11 @@ class CpuTime(Case):
         """The next seconds, no more and no less: the CPU time of just that span, by a clock that is read all the while."""
         target = Target(self, "spin", "--threads=2")
         self.daemon.attach(target.pid, 999)
-        readings, over = [], threading.Event()
-
-        def read():
-            while not over.wait(0.002):
-                before_ns = time.time_ns()
-                readings.append((before_ns, harness.cpu_ns(target.pid), time.time_ns()))
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        try:
+        with harness.CpuReadings(target.pid) as readings:
             profile = self.daemon.pull(target.pid, 2)
-            time.sleep(0.05)
-        finally:
-            over.set()
-            reader.join()
         self.assertGreaterEqual(profile.duration_ns, 2e9)
-        self.assertLess(profile.duration_ns, 2.04e9 + max(b[0] - a[0] for a, b in zip(readings, readings[1:])))
-        begin, end = profile.time_ns, profile.time_ns + profile.duration_ns
-        inside = [cpu for before, cpu, after in readings if before >= begin and after <= end]
-        most_ns = min(cpu for before, cpu, _ in readings if before >= end) - max(cpu for _, cpu, after in readings if after <= begin)
-        least_ns = inside[-1] - inside[0]
+        self.assertLess(profile.duration_ns, 2.04e9 + readings.widest_gap_ns())
+        least_ns, most_ns = readings.of(profile)
         slack_ns = max(0.02 * most_ns, 4e9 / 999)
         self.assertGreaterEqual(profile.cpu_ns(), least_ns - slack_ns)
         self.assertLessEqual(profile.cpu_ns(), most_ns + slack_ns)

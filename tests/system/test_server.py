@@ -31,14 +31,15 @@ class Server(Case):
         target = Target(self, "spin")
         path = self.daemon.directory / "curl.pb.gz"
         url = f"http://localhost/debug/pprof/profile?pid={target.pid}&seconds=2"
-        before_ns = harness.cpu_ns(target.pid)
-        subprocess.run(["curl", "-sS", "--fail", "--unix-socket", self.daemon.socket, "-o", path, url], check=True, timeout=30)
-        ran_ns = harness.cpu_ns(target.pid) - before_ns
+        with harness.CpuReadings(target.pid) as readings:
+            subprocess.run(["curl", "-sS", "--fail", "--unix-socket", self.daemon.socket, "-o", path, url], check=True, timeout=60)
         profile = Profile.read(path).validate()
-        self.assertGreater(profile.inclusive()["a_heavy"], 20)
-        self.assert_near(profile.duration_ns, 2e9, 0.02, 0, "two seconds")
-        self.assertLess(profile.cpu_ns(), ran_ns + 2e9 / 99)
-        self.assertGreater(profile.cpu_ns(), 0.85 * ran_ns - 2e9 / 99)
+        least_ns, most_ns = readings.of(profile)
+        self.assertGreater(profile.inclusive()["a_heavy"], 0.25 * least_ns * 99e-9 - 5)
+        self.assertGreaterEqual(profile.duration_ns, 2e9)
+        self.assertLess(profile.duration_ns, 2.04e9 + readings.widest_gap_ns())
+        self.assertLess(profile.cpu_ns(), most_ns + 2e9 / 99)
+        self.assertGreater(profile.cpu_ns(), 0.98 * least_ns - 2e9 / 99)
         # It was attached for those seconds only.
         live = [t for t in self.daemon.status().get("targets", []) if t["state"] == harness.LIVE]
         self.assertEqual(live, [])
@@ -137,7 +138,10 @@ class Server(Case):
         for client in half[:3]:
             client.sendall(b"1\r\n\r\n")
             self.assertIn(b'"version"', http_answer(client))
-        self.assertGreater(self.daemon.pull(target.pid, 1).count(), 5000)
+        with harness.CpuReadings(target.pid) as readings:
+            profile = self.daemon.pull(target.pid, 1)
+        late = number(self.daemon.target(target.pid), "late_periods")
+        self.assertGreater(profile.count() + late, 0.95 * readings.of(profile)[0] * 10000e-9)
         self.assert_nothing_lost(target)
         self.assertIsNotNone(silent)
 
