@@ -57,8 +57,8 @@ static int take_move(struct reading *reading, struct cursor *in)
 			continue;
 		const char *name = jit->text + symbol->name;
 		_cleanup_free_ char *copy = strdup(name); /* the text may be moved by what follows */
-		return copy ? jit_add(jit, new, bytes, copy, strlen(copy), 0, 0)
-			    : -ENOMEM; // NOLINT(clang-analyzer-unix.Malloc): freed by its cleanup
+		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): freed by its cleanup */
+		return copy ? jit_add(jit, new, bytes, copy, strlen(copy), 0, 0) : -ENOMEM;
 	}
 	return 0;
 }

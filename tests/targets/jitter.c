@@ -95,7 +95,7 @@ static jit_function *make(size_t slot, const char *name, uint32_t line)
 	fflush(map);
 	if (dump >= 0)
 		dump_function(at, name, line);
-	return (jit_function *)(uintptr_t)at;
+	return (jit_function *)(uintptr_t)at; // NOLINT(performance-no-int-to-ptr): code that was data
 }
 
 TARGET_NOINLINE static void drive(jit_function *hot, jit_function *warm)
