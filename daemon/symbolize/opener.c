@@ -16,12 +16,22 @@
 
 enum { LEFT_BEHIND_MAX = 8, PROC_PATH_BYTES = 64, STACK_BYTES = 64 << 10 };
 #define OPEN_MAX_NS (1 * NS_PER_S)
+#define SHUN_NS     (60 * NS_PER_S)
+
+/* A root where an open did not come back. */
+struct shunned {
+	dev_t device;
+	ino_t inode;
+	uint64_t until_ns;
+};
 
 /* Shared between the opener and the threads it has left behind. */
 struct opener {
 	pthread_mutex_t lock;
 	pthread_cond_t done;
 	unsigned references, left_behind;
+	struct shunned shunned[LEFT_BEHIND_MAX];
+	unsigned next_shunned; /* the place of the next one */
 };
 
 struct attempt {
@@ -169,10 +179,36 @@ static struct attempt *new_attempt(struct opener *opener, int root_fd, const cha
 	return attempt;
 }
 
-int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t uid, uint64_t deadline_ns, int *ret_fd)
+static bool is_same_root(const struct shunned *shunned, const struct stat *root)
+{
+	return shunned->device == root->st_dev && shunned->inode == root->st_ino;
+}
+
+/* So that one target, which may hold up each of many opens, holds up others for a second a minute. */
+static void shun(struct opener *opener, const struct stat *root)
 {
 	pthread_mutex_lock(&opener->lock);
-	bool full = opener->left_behind >= LEFT_BEHIND_MAX;
+	opener->shunned[opener->next_shunned++ % LEFT_BEHIND_MAX] = (struct shunned){
+		.device = root->st_dev, .inode = root->st_ino, .until_ns = clock_monotonic_ns() + SHUN_NS};
+	pthread_mutex_unlock(&opener->lock);
+}
+
+/* With the lock held. */
+static bool is_shunned(const struct opener *opener, const struct stat *root)
+{
+	for (size_t i = 0; i < LEFT_BEHIND_MAX; i++)
+		if (is_same_root(&opener->shunned[i], root) && clock_monotonic_ns() < opener->shunned[i].until_ns)
+			return true;
+	return false;
+}
+
+int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t uid, uint64_t deadline_ns, int *ret_fd)
+{
+	struct stat root = {};
+	if (root_fd >= 0 && fstat(root_fd, &root) < 0)
+		return -errno;
+	pthread_mutex_lock(&opener->lock);
+	bool full = opener->left_behind >= LEFT_BEHIND_MAX || is_shunned(opener, &root);
 	opener->references += !full; /* of the thread */
 	pthread_mutex_unlock(&opener->lock);
 	if (full)
@@ -180,8 +216,11 @@ int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t u
 	struct attempt *attempt = new_attempt(opener, root_fd, path, uid);
 	int r = attempt ? start(attempt) : -ENOMEM;
 	uint64_t soon_ns = clock_monotonic_ns() + OPEN_MAX_NS;
-	if (r == 0 && !await(opener, attempt, soon_ns < deadline_ns ? soon_ns : deadline_ns))
+	if (r == 0 && !await(opener, attempt, soon_ns < deadline_ns ? soon_ns : deadline_ns)) {
+		if (soon_ns < deadline_ns)
+			shun(opener, &root);
 		return -ETIME; // NOLINT(clang-analyzer-unix.Malloc): the thread has it now
+	}
 	if (r == 0) {
 		r = attempt->result;
 		if (r == 0)

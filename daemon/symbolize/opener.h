@@ -14,6 +14,7 @@ void opener_free(struct opener *opener);
 
 /* Opens path, which is taken as within root_fd (a directory; -1: our own root), for reading. uid: only a file of that user or of root
  * will do; OPENER_ANY_USER: anybody's. 0 and the caller's fd in *ret_fd; -ENOENT and others of openat2; -EINVAL: no regular file; -EPERM:
- * somebody else's; -ETIME: not by deadline_ns (CLOCK_MONOTONIC), or not soon; -EAGAIN: too many are left behind. */
+ * somebody else's; -ETIME: not by deadline_ns (CLOCK_MONOTONIC), or not soon; -EAGAIN: too many are
+ * left behind, or one was in this root a short while ago. */
 #define OPENER_ANY_USER UINT32_MAX
 int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t uid, uint64_t deadline_ns, int *ret_fd);

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -126,6 +127,40 @@ START_TEST(somebody_elses)
 }
 END_TEST
 
+/* A file system that its owner does not serve: every look at it waits. */
+START_TEST(an_open_that_does_not_come_back)
+{
+	if (geteuid() != 0)
+		return;
+	char options[64], other[] = "/tmp/sprof-opener.XXXXXX";
+	int fuse = open("/dev/fuse", O_RDWR | O_CLOEXEC), fd = -1;
+	ck_assert_int_ge(fuse, 0);
+	ck_assert_int_eq(mkdir(in_root("fuse"), 0700), 0);
+	snprintf(options, sizeof(options), "fd=%d,rootmode=40000,user_id=0,group_id=0", fuse);
+	ck_assert_int_eq(mount("fuse", in_root("fuse"), "fuse", 0, options), 0);
+	uint64_t begin_ns = clock_monotonic_ns();
+	ck_assert_int_eq(try("/fuse/file"), -ETIME);
+	uint64_t took_ns = clock_monotonic_ns() - begin_ns;
+	ck_assert_uint_gt(took_ns, NS_PER_S / 2);
+	ck_assert_uint_lt(took_ns, 5 * NS_PER_S);
+	/* In this root nobody looks again soon; elsewhere all goes on. */
+	write_file("file", "x");
+	ck_assert_int_eq(try("/file"), -EAGAIN);
+	ck_assert_ptr_nonnull(mkdtemp(other));
+	int other_fd = open(other, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	ck_assert_int_eq(
+		opener_open(opener, other_fd, "/file", OPENER_ANY_USER, clock_monotonic_ns() + 20 * NS_PER_S, &fd),
+		-ENOENT);
+	ck_assert_int_eq(
+		opener_open(opener, -1, "/etc/passwd", OPENER_ANY_USER, clock_monotonic_ns() + 20 * NS_PER_S, &fd), 0);
+	close(fd);
+	close(other_fd);
+	ck_assert_int_eq(rmdir(other), 0);
+	close(fuse); /* wakes who waits */
+	ck_assert_int_eq(umount2(in_root("fuse"), MNT_DETACH), 0);
+}
+END_TEST
+
 START_TEST(our_own_root)
 {
 	int fd = -1;
@@ -153,6 +188,7 @@ int main(void)
 	tcase_add_test(tests, links);
 	tcase_add_test(tests, what_is_no_file);
 	tcase_add_test(tests, somebody_elses);
+	tcase_add_test(tests, an_open_that_does_not_come_back);
 	tcase_add_test(tests, our_own_root);
 	tcase_set_timeout(tests, 60);
 	suite_add_tcase(suite, tests);
