@@ -131,7 +131,8 @@ int jit_read_dump(struct jit *jit, int fd, uint64_t bytes)
 	uint32_t header[HEADER_BYTES / 4];
 	if (pread(fd, header, sizeof(header), 0) != sizeof(header) || header[0] != MAGIC || header[2] < HEADER_BYTES)
 		return -ENOEXEC;
-	_cleanup_free_ uint8_t *body = malloc(RECORD_MAX_BYTES);
+	size_t room = bytes < RECORD_MAX_BYTES ? bytes : RECORD_MAX_BYTES;
+	_cleanup_free_ uint8_t *body = malloc(room ? room : 1);
 	struct reading reading = {.jit = jit};
 	int r = body ? 0 : -ENOMEM;
 	uint64_t at = header[2];
@@ -140,7 +141,7 @@ int jit_read_dump(struct jit *jit, int fd, uint64_t bytes)
 		if (pread(fd, prefix, sizeof(prefix), (off_t)at) != sizeof(prefix) || prefix[1] < PREFIX_BYTES)
 			break; /* the rest is not written yet */
 		size_t wanted = wanted_bytes(prefix[0], prefix[1]);
-		ssize_t n = pread(fd, body, wanted, (off_t)(at + PREFIX_BYTES));
+		ssize_t n = pread(fd, body, wanted < room ? wanted : room, (off_t)(at + PREFIX_BYTES));
 		if (n < 0)
 			return -EIO;
 		struct cursor in = {.at = body, .end = body + n};

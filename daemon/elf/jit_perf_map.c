@@ -51,12 +51,13 @@ static int take_lines(struct jit *jit, const char *chunk, size_t bytes, size_t *
 
 int jit_read_perf_map(struct jit *jit, int fd, uint64_t bytes)
 {
-	_cleanup_free_ char *chunk = malloc(CHUNK_BYTES);
+	size_t room = bytes < CHUNK_BYTES ? (bytes ? bytes : 1) : CHUNK_BYTES;
+	_cleanup_free_ char *chunk = malloc(room);
 	if (!chunk)
 		return -ENOMEM;
 	size_t kept = 0, used = 0;
 	for (uint64_t at = 0; at < bytes;) {
-		ssize_t n = pread(fd, chunk + kept, CHUNK_BYTES - kept, (off_t)at);
+		ssize_t n = pread(fd, chunk + kept, room - kept, (off_t)at);
 		if (n < 0)
 			return -EIO;
 		if (n == 0)
@@ -66,7 +67,7 @@ int jit_read_perf_map(struct jit *jit, int fd, uint64_t bytes)
 		int r = take_lines(jit, chunk, kept, &used);
 		if (r < 0)
 			return r;
-		if (used == 0 && kept == CHUNK_BYTES)
+		if (used == 0 && kept == room)
 			used = kept; /* no line is that long */
 		kept -= used;
 		memmove(chunk, chunk + used, kept);
