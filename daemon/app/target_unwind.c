@@ -106,7 +106,7 @@ static void work_unwind(void *context)
 				       &target->unwind.list);
 	for (size_t i = 0; i < maps->n; i++)
 		loaded_table_unref(mappings[i].table);
-}
+} /* _cleanup_ frees them. NOLINT(clang-analyzer-unix.Malloc) */
 
 /* --- on the event loop --- */
 

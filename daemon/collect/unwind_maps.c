@@ -350,7 +350,7 @@ int unwind_maps_show(struct unwind_maps *maps, uint16_t slot, uint64_t program, 
 		return -ENOMEM;
 	int r = reserve(maps, &maps->list_pages, 1 + entry_pages);
 	if (r < 0)
-		return r;
+		return r; /* _cleanup_ frees them. NOLINT(clang-analyzer-unix.Malloc) */
 	int fd = make_map("mapping_list", pages, (size_t)(1 + entry_pages) * UNWIND_LIST_PAGE_BYTES, 1 + entry_pages);
 	if (fd < 0) {
 		give_back(maps, &maps->list_pages, 1 + entry_pages);

@@ -38,7 +38,8 @@ static inline int recorded_vdso(pid_t pid, __u64 start, __u64 end)
 {
 	int fd = memfd_create("vdso", MFD_CLOEXEC);
 	static char bytes[1 << 16];
-	struct iovec to = {bytes, end - start}, from = {(void *)(uintptr_t)start, end - start};
+	struct iovec to = {bytes, end - start},
+		     from = {(void *)(uintptr_t)start, end - start}; // NOLINT(performance-no-int-to-ptr)
 	if (end - start > sizeof(bytes) || process_vm_readv(pid, &to, 1, &from, 1, 0) < 0 ||
 	    write(fd, bytes, end - start) < 0)
 		return -1;

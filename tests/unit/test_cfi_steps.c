@@ -43,7 +43,7 @@ struct stepped {
 
 static size_t read_at(pid_t pid, __u64 address, void *to, size_t n)
 {
-	struct iovec into = {to, n}, from = {(void *)(uintptr_t)address, n};
+	struct iovec into = {to, n}, from = {(void *)(uintptr_t)address, n}; // NOLINT(performance-no-int-to-ptr)
 	ssize_t got = process_vm_readv(pid, &into, 1, &from, 1, 0);
 	return got < 0 ? 0 : (size_t)got;
 }
@@ -90,7 +90,7 @@ static bool step(struct stepped *stepped)
 	struct user_regs_struct before = stepped->now;
 	bool call = is_call(stepped->text), system_call = is_system_call(stepped->text);
 	int status, number = stepped->signal;
-	ptrace(PTRACE_SINGLESTEP, stepped->pid, NULL, (void *)(uintptr_t)number);
+	ptrace(PTRACE_SINGLESTEP, stepped->pid, NULL, (void *)(uintptr_t)number); // NOLINT(performance-no-int-to-ptr)
 	ck_assert_int_eq(waitpid(stepped->pid, &status, 0), stepped->pid);
 	if (!WIFSTOPPED(status))
 		return false;

@@ -439,7 +439,8 @@ __attribute__((noinline, no_sanitize_address)) static void take(void)
 	capture.start = capture.registers.sp;
 	capture.n = stack_top() - capture.start;
 	capture.bytes = malloc(capture.n);
-	const unsigned char *from = (const unsigned char *)(uintptr_t)capture.start;
+	const unsigned char *from =
+		(const unsigned char *)(uintptr_t)capture.start; // NOLINT(performance-no-int-to-ptr)
 	for (size_t i = 0; i < capture.n; i++)
 		capture.bytes[i] = from[i];
 }
@@ -456,7 +457,9 @@ static void expect_as_captured(void)
 	ck_assert_int_eq(end, STACK_END_OUTERMOST);
 	/* AddressSanitizer's backtrace() has itself as a frame in front. */
 	size_t more = (size_t)capture.n_expected - n;
-	ck_assert_uint_le(more, capture.expected[0] == (void *)(uintptr_t)capture.registers.pc ? 0 : 1);
+	ck_assert_uint_le(more, capture.expected[0] == (void *)(uintptr_t)capture.registers.pc
+					? 0
+					: 1); // NOLINT(performance-no-int-to-ptr)
 	for (size_t i = 1; i < n; i++)
 		if (frames[i] != (__u64)(uintptr_t)capture.expected[i + more])
 			ck_abort_msg("frame %zu of %zu is %llx, not %p", i, n, (unsigned long long)frames[i],
@@ -478,7 +481,7 @@ __attribute__((noinline)) static int sort(void)
 	capture.n_expected = 0;
 	for (int i = 0; i < 64; i++)
 		numbers[i] = i * 37 % 64;
-	qsort(numbers, 64, sizeof(numbers[0]), compare);
+	qsort(numbers, 64, sizeof(numbers[0]), compare); // NOLINT(bugprone-signal-handler)
 	return numbers[0];
 }
 
