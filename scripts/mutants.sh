@@ -12,7 +12,7 @@ cd "$source" || exit 1
 	echo "mutants.sh: the system tests attach through BPF: run sudo $0" >&2
 	exit 1
 }
-units="walk reconcile"
+units="walk reconcile store_build"
 systems="table greenrt"
 [ "${1:-}" != --system ] || {
 	units=

@@ -242,6 +242,32 @@ START_TEST(samples_without_frames_keep_their_time)
 }
 END_TEST
 
+/* Rule 9 of docs/BARRIER-TABLE.md. */
+START_TEST(what_could_not_be_walked_is_two_frames)
+{
+	struct world world;
+	world_init(&world);
+	uint64_t known[] = {0x7010, SAMPLE_FRAME_GC}, unknown[] = {0x3500, SAMPLE_FRAME_SYSTEM},
+		 hidden[] = {SAMPLE_FRAME_EXTERNAL_CODE, SAMPLE_FRAME_SYSTEM};
+	add(&world, 1, NULL, 0, known, 2);
+	add(&world, 1, NULL, 0, unknown, 2);
+	add(&world, 1, NULL, 0, hidden, 2);
+	add(&world, 3, NULL, 0, unknown, 2); /* without a snapshot nothing can be said */
+	const struct profile *profile = build(&world);
+	ck_assert_uint_eq(profile->n_samples, 3);
+	ck_assert_uint_eq(world.cut, 0);
+	ck_assert_uint_eq(location_of(profile, 0, 0)->address, 0x7010);
+	ck_assert_str_eq(location_of(profile, 0, 1)->lines[0].name, "[GC]");
+	ck_assert_uint_eq(profile->samples[1].count, 2); /* in no mapping, and in a trampoline */
+	ck_assert_str_eq(location_of(profile, 1, 0)->lines[0].name, "[ExternalCode]");
+	ck_assert_str_eq(location_of(profile, 1, 1)->lines[0].name, "[System]");
+	ck_assert_uint_eq(location_of(profile, 2, 0)->address, 0x3500);
+	for (size_t i = 0; i < 3; i++)
+		ck_assert_uint_eq(profile->samples[i].n_locations, 2);
+	world_free(&world);
+}
+END_TEST
+
 START_TEST(names_that_read_the_same_are_one)
 {
 	struct world world;
@@ -510,6 +536,7 @@ int main(void)
 	tcase_add_test(tests, callers_outside_executable_memory_are_cut);
 	tcase_add_test(tests, without_a_snapshot_nothing_is_cut);
 	tcase_add_test(tests, samples_without_frames_keep_their_time);
+	tcase_add_test(tests, what_could_not_be_walked_is_two_frames);
 	tcase_add_test(tests, names_that_read_the_same_are_one);
 	tcase_add_test(tests, a_mapping_of_two_versions_is_one);
 	tcase_add_test(tests, profiles_hold_their_files);
