@@ -135,8 +135,8 @@ int segments_reconcile(const struct record *record, const struct maps *maps, uin
 		} else if (hidden) {
 			stack.user++;
 			stack.n--;
-		} else if (MUTANT(foreign_native) && record->n_segments > 1 && view.segments[1].kind == SEGMENT_FOREIGN &&
-			   view.segments[1].n) {
+		} else if (MUTANT(foreign_native) && record->n_segments > 1 &&
+			   view.segments[1].kind == SEGMENT_FOREIGN && view.segments[1].n) {
 			stack.user += view.segments[1].first;
 			stack.n = (uint16_t)(n - view.segments[1].first);
 		}

@@ -120,8 +120,7 @@ START_TEST(the_account_of_a_target)
 {
 	Target target = make_target(7, "xz");
 	Count full = make_count("ring_full", 40, "too slow"), aged = make_count("aged_out", 2, "too old");
-	Count root = make_count("root", 75, "to the end"),
-	      bad = make_count("no_unwind_info", 25, "no frame pointers");
+	Count root = make_count("root", 75, "to the end"), bad = make_count("no_unwind_info", 25, "no frame pointers");
 	Count *losses[] = {&full, &aged}, *ends[] = {&root, &bad};
 	Target *targets[] = {&target};
 	target.entries = 150;
