@@ -1,5 +1,6 @@
 """The barrier-lock table as the reader's rules have it (docs/BARRIER-TABLE.md, section 9): each scene of tests/targets/table_scenes holds one
 thread in one state, and every sample of it must show exactly the stack, and the reason for its end, that the rules give."""
+import os
 import select
 import signal
 import subprocess
@@ -279,6 +280,24 @@ class Table(Case):
         ends = ends_of(self.daemon.settle(scene.pid, gone=False))
         self.assert_no_trampoline(self.stacks(self.daemon.pull(scene.pid)))
         self.assertGreater(ends.get("table_changed", 0), 0, f"nothing was seen of the change: {ends}")
+
+    def test_exec_of_a_program_without_table(self):
+        """It is native at once, before a daemon has learned of it: here one that is stopped meanwhile. (While the kernel takes down the memory
+        of the program before, the thread has the new one's memory and still the old one's identity: a millisecond or two.)"""
+        scene = Scene(self, "exec_native")
+        self.daemon.attach(scene.pid, HZ)
+        harness.let_run(scene.pid, 0.1)
+        os.kill(self.daemon.pid(), signal.SIGSTOP)
+        try:
+            scene.signal(signal.SIGUSR1)
+            scene.line()
+            harness.let_run(scene.pid, 0.2)
+        finally:
+            os.kill(self.daemon.pid(), signal.SIGCONT)
+        ends = ends_of(self.daemon.settle(scene.pid, gone=False))
+        self.assertGreater(ends.get("table_root", 0), SAMPLES, f"before: {ends}")
+        self.assertGreater(ends.get("outermost", 0) + ends.get("tables_not_ready", 0) + ends.get("root", 0), SAMPLES, f"after: {ends}")
+        self.assertLess(ends.get("table_not_resident", 0), 50, ends)
 
     def test_fork(self):
         """The child has a copy of the table, and is profiled as itself."""

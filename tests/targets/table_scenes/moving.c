@@ -186,6 +186,12 @@ static void execute_then(void)
 	target_die("execl");
 }
 
+static void execute_native_then(void)
+{
+	execl("/proc/self/exe", "table_scenes", "published_late", (char *)NULL);
+	target_die("execl");
+}
+
 /* The child has a copy of the table and goes on; the actor waits for it. */
 static void fork_and_wait(void)
 {
@@ -271,6 +277,7 @@ const struct scene scenes_moving[] = {
 	{.name = "taken_away", .act = on_a, .then = take_away_then},
 	{.name = "ranges_replaced", .act = on_a, .then = use_other_trampoline_then},
 	{.name = "exec", .act = on_a, .then = execute_then},
+	{.name = "exec_native", .act = on_a, .then = execute_native_then},
 	{.name = "fork_child", .act = fork_and_wait},
 	{.name = "vfork_child", .act = share_and_wait},
 	{.name = "signal_below", .act = signal_stack_below, .then = burn_in_handler},
