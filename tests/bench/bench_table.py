@@ -1,6 +1,6 @@
 """What the barrier-lock table costs: the program that writes it, per operation and in throughput; and sprofd, per sample.
 
-    SPROF_BUILD=build python3 tests/bench/bench_table.py [--repeat=5] [--pairs=20]
+    SPROF_BUILD=build python3 tests/bench/bench_table.py [--repeat=5] [--pairs=20] [--only-samples]
 
 Prints markdown. The kernel's own clock of BPF programs (kernel.bpf_stats_enabled) is switched on for the run and then put back."""
 import argparse
@@ -14,6 +14,7 @@ from measure import Scope, harness, machine, spread, table, with_interval
 
 DEPTHS = (10, 30, 100)
 HZ = 4999
+SLICES = 8
 
 
 def bench_operations():
@@ -53,10 +54,14 @@ def program_ns(depth, *options):
         target = harness.Target(scope, "table_deep", f"--depth={depth}", *options)
         daemon.attach(target.pid, HZ)
         time.sleep(0.5)
-        runs, ns = program_counts(daemon)
-        time.sleep(1)
-        more_runs, more_ns = program_counts(daemon)
-        return (more_ns - ns) / (more_runs - runs)
+        slices = []
+        for _ in range(SLICES):
+            runs, ns = program_counts(daemon)
+            time.sleep(0.2)
+            more_runs, more_ns = program_counts(daemon)
+            if more_runs > runs:
+                slices.append((more_ns - ns) / (more_runs - runs))
+        return min(slices)  # what others take from the processor only ever adds
 
 
 def bench_samples(repeat):
@@ -72,7 +77,7 @@ def bench_samples(repeat):
             rows.append((depth, spread(plain, 0), spread(with_table, 0), spread(barriers, 0), with_interval(more, 0), with_interval(each, 1)))
     finally:
         STATS.write_text(before)
-    print(f"### Nanoseconds of the BPF program per sample, {HZ} Hz\n")
+    print(f"### Nanoseconds of the BPF program per sample, {HZ} Hz, the calmest of {SLICES} fifths of a second\n")
     table(["frames", "no table", "table", "a barrier in every frame", "the table's (goal: at most 350)", "each barrier's (goal: at most 5)"], rows)
 
 
@@ -80,10 +85,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--pairs", type=int, default=20)
+    parser.add_argument("--only-samples", action="store_true")
     options = parser.parse_args()
     print(f"{machine()}; `{' '.join(harness.sys.argv)}`\n")
-    bench_operations()
-    bench_throughput(options.pairs)
+    if not options.only_samples:
+        bench_operations()
+        bench_throughput(options.pairs)
     bench_samples(options.repeat)
 
 
