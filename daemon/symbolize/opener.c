@@ -217,9 +217,10 @@ int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t u
 	int r = attempt ? start(attempt) : -ENOMEM;
 	uint64_t soon_ns = clock_monotonic_ns() + OPEN_MAX_NS;
 	if (r == 0 && !await(opener, attempt, soon_ns < deadline_ns ? soon_ns : deadline_ns)) {
+		/* The thread has the attempt now. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */
 		if (soon_ns < deadline_ns)
 			shun(opener, &root);
-		return -ETIME; // NOLINT(clang-analyzer-unix.Malloc): the thread has it now
+		return -ETIME;
 	}
 	if (r == 0) {
 		r = attempt->result;
