@@ -75,6 +75,7 @@ int main(int argc, char **argv)
 	(void)dwarf_sections_survive_truncation(); /* else such a file ends us, and sprofd starts us again */
 	if (!requests || sandbox_enter(&err) < 0) {
 		log_error("sprofd-elf: %s", requests ? err.text : "out of memory");
+		requests_free(requests);
 		return 1;
 	}
 	int r = serve(READER_SOCKET_FD, requests);

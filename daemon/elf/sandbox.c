@@ -48,9 +48,13 @@ static int drop_capabilities(struct error *err)
 	return 0;
 }
 
+/* What sprofd was given less of stays so: limits are only ever lowered here. */
 static int set_limit(__rlimit_resource_t resource, rlim_t value, struct error *err)
 {
-	struct rlimit limit = {.rlim_cur = value, .rlim_max = value};
+	struct rlimit limit;
+	if (getrlimit(resource, &limit) == 0 && limit.rlim_max < value)
+		value = limit.rlim_max;
+	limit = (struct rlimit){.rlim_cur = value, .rlim_max = value};
 	if (setrlimit(resource, &limit) < 0)
 		return error_set(err, errno, "cannot set a resource limit: %s", strerror(errno));
 	return 0;
