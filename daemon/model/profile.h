@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "bpf/outcome.h"
 #include "model/maps.h"
 
 struct profile_line {            /* one function at a location; several when calls were inlined */
@@ -41,6 +42,7 @@ struct profile_sample {
 	uint64_t cpu_ns;
 	uint32_t tid;
 	const char *comm;
+	enum stack_end incomplete; /* why the stack lacks its root; STACK_END_NONE: it does not */
 	uint32_t n_locations;
 	const uint32_t *locations; /* indices, leaf first */
 };

@@ -16,7 +16,7 @@ enum {
 		1, /* 6, zlib's default, takes twice the time of the whole encoding and saves 5 % (tests/bench/bench_pull) */
 	FLUSH_BYTES = 64 * 1024,
 	N_VALUES = 2,  /* samples/count, cpu/nanoseconds */
-	MAX_LABELS = 4 /* pid, tid, comm, cgroup */
+	MAX_LABELS = 5 /* pid, tid, comm, cgroup, stack_end */
 };
 
 /* Short names for the types that protoc-c generates from proto/profile.proto. */
@@ -119,6 +119,13 @@ static int add_number_label(struct encoder *encoder, struct labels *labels, cons
 	return add_label(encoder, labels, key, text);
 }
 
+/* What an incomplete stack is labelled with; "" where it is whole. */
+static const char *const incomplete_names[STACK_END_COUNT] = {
+#define STACK_END_LABEL(NAME, name, complete, text) [STACK_END_##NAME] = (complete) ? "" : #name,
+	STACK_END_TABLE(STACK_END_LABEL)
+#undef STACK_END_LABEL
+};
+
 static int fill_labels(struct encoder *encoder, const struct profile_sample *sample, struct labels *labels)
 {
 	labels->n = 0;
@@ -129,6 +136,8 @@ static int fill_labels(struct encoder *encoder, const struct profile_sample *sam
 		r = add_label(encoder, labels, "comm", sample->comm);
 	if (r == 0)
 		r = add_label(encoder, labels, "cgroup", encoder->profile->cgroup);
+	if (r == 0)
+		r = add_label(encoder, labels, "stack_end", incomplete_names[sample->incomplete]);
 	return r;
 }
 

@@ -15,6 +15,7 @@ struct comm_item {
 
 struct stack_item { /* a stack as the profile has it: cut, and with locations instead of addresses */
 	struct set_entry entry;
+	enum stack_end incomplete; /* as in struct profile_sample */
 	uint32_t n;
 	uint32_t locations[]; /* indices, leaf first */
 };
@@ -22,6 +23,7 @@ struct stack_item { /* a stack as the profile has it: cut, and with locations in
 struct stack_key {
 	const uint32_t *locations;
 	uint32_t n;
+	enum stack_end incomplete;
 };
 
 struct sample_item {
@@ -69,23 +71,35 @@ static bool stack_equal(const struct set_entry *entry, const void *key_)
 {
 	const struct stack_item *item = (const struct stack_item *)entry;
 	const struct stack_key *key = key_;
-	return item->n == key->n && memcmp(item->locations, key->locations, key->n * sizeof(uint32_t)) == 0;
+	return item->n == key->n && item->incomplete == key->incomplete &&
+	       memcmp(item->locations, key->locations, key->n * sizeof(uint32_t)) == 0;
 }
 
-static const struct stack_item *intern_stack(struct builder *builder, const uint32_t *locations, uint32_t n)
+static const struct stack_item *intern_stack(struct builder *builder, const struct stack_key *key)
 {
-	struct stack_key key = {.locations = locations, .n = n};
-	uint32_t hash = (uint32_t)hash_bytes(locations, n * sizeof(uint32_t), hash_seed());
-	struct stack_item *item = set_find(&builder->stacks, hash, stack_equal, &key);
+	size_t bytes = key->n * sizeof(uint32_t);
+	uint32_t hash = (uint32_t)hash_bytes(key->locations, bytes, hash_seed() + (uint64_t)key->incomplete);
+	struct stack_item *item = set_find(&builder->stacks, hash, stack_equal, key);
 	if (item || set_reserve(&builder->stacks, &builder->heap) < 0)
 		return item;
-	item = arena_alloc(&builder->profile->arena, sizeof(*item) + n * sizeof(uint32_t));
+	item = arena_alloc(&builder->profile->arena, sizeof(*item) + bytes);
 	if (!item)
 		return NULL;
-	item->n = n;
-	memcpy(item->locations, locations, n * sizeof(uint32_t));
+	item->n = key->n;
+	item->incomplete = key->incomplete;
+	memcpy(item->locations, key->locations, bytes);
 	set_insert(&builder->stacks, &item->entry, hash);
 	return item;
+}
+
+static bool is_complete(enum stack_end end)
+{
+	static const bool complete[STACK_END_COUNT] = {
+#define STACK_END_COMPLETE(NAME, name, complete, text) [STACK_END_##NAME] = (complete) != 0,
+		STACK_END_TABLE(STACK_END_COMPLETE)
+#undef STACK_END_COMPLETE
+	};
+	return complete[end];
 }
 
 /* Where the call is: the instruction before the one it returns to. */
@@ -160,7 +174,10 @@ static int resolve(struct builder *builder, const struct stack *stack, struct re
 					       &builder->scratch[n++]);
 	if (r < 0)
 		return r;
-	const struct stack_item *item = intern_stack(builder, builder->scratch, n);
+	enum stack_end end = cut ? STACK_END_BAD_RETURN_ADDRESS : stack->user_end;
+	struct stack_key key = {
+		.locations = builder->scratch, .n = n, .incomplete = is_complete(end) ? STACK_END_NONE : end};
+	const struct stack_item *item = intern_stack(builder, &key);
 	if (!item)
 		return -ENOMEM;
 	*ret = (struct resolved){.stack = item, .cut = cut};
@@ -192,6 +209,7 @@ static int add_sample(struct builder *builder, const struct stack_item *stack, c
 			.stack = stack,
 			.sample = {.tid = cell->tid,
 				   .comm = comm->text,
+				   .incomplete = stack->incomplete,
 				   .n_locations = stack->n,
 				   .locations = stack->locations},
 		};

@@ -11,6 +11,7 @@ struct stack_key {
 	const uint64_t *kernel, *user;
 	uint32_t maps_version;
 	uint16_t n_kernel, n_user;
+	enum stack_end user_end;
 };
 
 struct cell_key {
@@ -62,16 +63,18 @@ static bool stack_equal(const struct set_entry *entry, const void *key_)
 	const struct stack *stack = (const struct stack *)entry;
 	const struct stack_key *key = key_;
 	return stack->maps_version == key->maps_version && stack->n_kernel == key->n_kernel &&
-	       stack->n_user == key->n_user && same_frames(stack->frames, key->kernel, key->n_kernel) &&
+	       stack->n_user == key->n_user && stack->user_end == key->user_end &&
+	       same_frames(stack->frames, key->kernel, key->n_kernel) &&
 	       same_frames(stack->frames + key->n_kernel, key->user, key->n_user);
 }
 
 static uint32_t stack_hash(const struct stack_key *key)
 {
-	uint64_t numbers[2] = {((uint64_t)key->maps_version << 32) | (uint64_t)key->n_kernel << 16 | key->n_user, 0};
+	uint64_t numbers[3] = {((uint64_t)key->maps_version << 32) | (uint64_t)key->n_kernel << 16 | key->n_user,
+			       (uint64_t)key->user_end, 0};
 	uint64_t seed = hash_seed();
 	if (key->n_kernel)
-		numbers[1] = hash_bytes(key->kernel, key->n_kernel * sizeof(uint64_t), seed);
+		numbers[2] = hash_bytes(key->kernel, key->n_kernel * sizeof(uint64_t), seed);
 	if (key->n_user)
 		seed = hash_bytes(key->user, key->n_user * sizeof(uint64_t), seed);
 	return (uint32_t)hash_bytes(numbers, sizeof(numbers), seed);
@@ -101,6 +104,7 @@ static void fill_stack(struct stack *stack, const struct stack_key *key, size_t 
 	stack->id = (uint32_t)id;
 	stack->n_kernel = key->n_kernel;
 	stack->n_user = key->n_user;
+	stack->user_end = key->user_end;
 	if (key->n_kernel)
 		memcpy(stack->frames, key->kernel, key->n_kernel * sizeof(uint64_t));
 	if (key->n_user)
@@ -178,6 +182,7 @@ int epoch_add(struct epoch *epoch, const struct sample *sample, bool *ret_new_st
 		.maps_version = sample->maps_version,
 		.n_kernel = sample->n_kernel,
 		.n_user = sample->n_user,
+		.user_end = sample->user_end,
 	};
 	bool new_stack;
 	struct cell *cell = intern(epoch, &key, sample->tid, sample->comm, &new_stack);
@@ -212,6 +217,7 @@ struct epoch *epoch_copy(const struct epoch *epoch)
 			.maps_version = stack->maps_version,
 			.n_kernel = stack->n_kernel,
 			.n_user = stack->n_user,
+			.user_end = stack->user_end,
 		};
 		bool new_stack;
 		struct cell *to = intern(copy, &key, from->tid, from->comm, &new_stack);

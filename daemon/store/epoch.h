@@ -14,6 +14,7 @@ struct stack {
 	uint32_t maps_version;
 	uint32_t id; /* 0 .. n_stacks - 1 */
 	uint16_t n_kernel, n_user;
+	enum stack_end user_end;
 	uint64_t frames[]; /* kernel, then user */
 };
 

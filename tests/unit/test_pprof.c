@@ -58,6 +58,7 @@ static void make(struct made *made)
 						   .cpu_ns = 20000000,
 						   .tid = 11,
 						   .comm = "worker",
+						   .incomplete = STACK_END_NO_UNWIND_INFO,
 						   .n_locations = 3,
 						   .locations = made->stack};
 	made->samples[1] = (struct profile_sample){
@@ -164,6 +165,8 @@ START_TEST(every_field_arrives)
 	check_label(decoded, 0, "cgroup", "/system.slice/x.service");
 	check_label(decoded, 1, "tid", "12");
 	check_label(decoded, 1, "comm", NULL);
+	check_label(decoded, 0, "stack_end", "no_unwind_info");
+	check_label(decoded, 1, "stack_end", NULL);
 	release(decoded);
 }
 END_TEST

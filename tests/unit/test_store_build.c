@@ -268,6 +268,34 @@ START_TEST(what_could_not_be_walked_is_two_frames)
 }
 END_TEST
 
+START_TEST(samples_tell_why_their_stack_lacks_its_root)
+{
+	struct world world;
+	world_init(&world);
+	const uint64_t frames[] = {0x1010, 0x4020}, cut[] = {0x1010, 0x4020, 0x9000};
+	const enum stack_end ends[] = {STACK_END_OUTERMOST, STACK_END_ROOT, STACK_END_UNREADABLE, STACK_END_TOO_DEEP};
+	struct sample sample = {.time_ns = 1, .cpu_ns = 100, .tid = 7, .maps_version = 1, .user = frames, .n_user = 2};
+	for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++) {
+		sample.user_end = ends[i];
+		ck_assert_int_eq(epoch_add(world.epoch, &sample, NULL), 0);
+	}
+	sample.user_end = STACK_END_OUTERMOST;
+	sample.user = cut; /* the last of which is in no mapping */
+	sample.n_user = 3;
+	ck_assert_int_eq(epoch_add(world.epoch, &sample, NULL), 0);
+	const struct profile *profile = build(&world);
+	const enum stack_end expected[] = {STACK_END_NONE, STACK_END_UNREADABLE, STACK_END_TOO_DEEP,
+					   STACK_END_BAD_RETURN_ADDRESS};
+	ck_assert_uint_eq(profile->n_samples, 4);
+	for (size_t i = 0; i < 4; i++) {
+		ck_assert_int_eq(profile->samples[i].incomplete, expected[i]);
+		ck_assert_uint_eq(profile->samples[i].count, i == 0 ? 2 : 1); /* the whole ones are one */
+		ck_assert_uint_eq(profile->samples[i].n_locations, 2);
+	}
+	world_free(&world);
+}
+END_TEST
+
 START_TEST(names_that_read_the_same_are_one)
 {
 	struct world world;
@@ -391,6 +419,7 @@ static void print_sample(FILE *out, const struct sample *sample, bool include_ke
 		/* Version 2 has no snapshot. */
 		if (i > 0 && !mapping && sample->maps_version != 2) {
 			++*cut;
+			fputs(" cut", out);
 			break;
 		}
 		fprintf(out, " %s+%lx", mapping && sample->maps_version != 2 ? mapping->name : "", address);
@@ -413,6 +442,8 @@ static void print_profile_sample(FILE *out, const struct profile *profile, const
 		else
 			fprintf(out, " %s+%lx", profile->mappings[location->mapping].name, location->address);
 	}
+	if (sample->incomplete == STACK_END_BAD_RETURN_ADDRESS)
+		fputs(" cut", out);
 }
 
 static int by_text(const void *a, const void *b)
@@ -537,6 +568,7 @@ int main(void)
 	tcase_add_test(tests, without_a_snapshot_nothing_is_cut);
 	tcase_add_test(tests, samples_without_frames_keep_their_time);
 	tcase_add_test(tests, what_could_not_be_walked_is_two_frames);
+	tcase_add_test(tests, samples_tell_why_their_stack_lacks_its_root);
 	tcase_add_test(tests, names_that_read_the_same_are_one);
 	tcase_add_test(tests, a_mapping_of_two_versions_is_one);
 	tcase_add_test(tests, profiles_hold_their_files);
