@@ -12,7 +12,8 @@ build=(build-essential cmake ninja-build pkg-config clang llvm bpftool libbpf-de
 	libiberty-dev libcurl4-openssl-dev zlib1g-dev liblzma-dev libxxhash-dev check ca-certificates)
 demo=(golang-go graphviz python3)
 tests=(git clang-format clang-tidy libclang-rt-14-dev binutils gdb curl procps xz-utils libcap2-bin util-linux iproute2 redis-server redis-tools sqlite3 perl
-	systemd-sysv systemd-container dbus libc6-dbg dwz nodejs default-jdk-headless)
+	systemd-sysv systemd-container dbus libc6-dbg dwz nodejs default-jdk-headless
+	nginx-light apache2-utils postgresql ruby luajit ripgrep zstd)
 bench=(linux-perf elfutils bpftrace libgoogle-perftools-dev google-perftools)
 
 case "${1:-}" in

@@ -109,9 +109,9 @@ run_ctest() { # NAME FOLDER PATTERN CTEST-OPTIONS...
 	done
 }
 
-# What the label "timed" has runs alone, the rest beside one another.
+# What the label "timed" has runs alone; the rest, much of which waits, beside one another.
 run_tests() { # NAME FOLDER [PATTERN]
-	run_ctest "$1" "$2" "${3:-}" -LE timed -j "$(nproc)"
+	run_ctest "$1" "$2" "${3:-}" -LE timed -j "$(($(nproc) + 2))"
 	run_ctest "$1-timed" "$2" "${3:-}" -L timed
 }
 

@@ -1,12 +1,14 @@
-"""Runs inside gdb: stops a process again and again at any moment, and writes down what gdb makes of its stack, the registers, and the stack itself.
+"""Runs inside gdb: stops a process again and again at any moment, and writes down what gdb makes of the stack of any of its threads, the registers, and the
+stack itself.
 
     STOPS_PID=PID STOPS_N=100 STOPS_TO=FILE gdb -batch -nx -x gdb_stops.py
 
 FILE.frames gets one line of addresses a stop, FILE what walk_stops reads."""
 import os
 import random
+import signal
 import struct
-import time
+import threading
 
 import gdb
 
@@ -39,22 +41,31 @@ def stack(pid, sp):
     return sp & ~4095, b""
 
 
+def stop(pid, after):
+    """Lets it run on, and stops it with a signal that it does not get to see."""
+    threading.Timer(after, os.kill, (pid, signal.SIGURG)).start()
+    gdb.execute("continue", to_string=True)
+
+
 def main():
     pid, n, to = int(os.environ["STOPS_PID"]), int(os.environ["STOPS_N"]), os.environ["STOPS_TO"]
-    for setting in ("pagination off", "backtrace past-main on", "debuginfod enabled off", "auto-solib-add on", "confirm off"):
+    for setting in ("pagination off", "backtrace past-main on", "debuginfod enabled off", "auto-solib-add on", "confirm off", "print thread-events off"):
         try:
             gdb.execute(f"set {setting}")
         except gdb.error:
             pass
+    gdb.execute("handle all nostop noprint pass", to_string=True)
+    gdb.execute("handle SIGURG stop print nopass", to_string=True)
+    gdb.execute(f"attach {pid}", to_string=True)
     with open(to, "wb") as stops, open(to + ".frames", "w") as frames:
         for _ in range(n):
-            gdb.execute(f"attach {pid}", to_string=True)
+            stop(pid, random.uniform(0.001, 0.02))
+            random.choice(gdb.selected_inferior().threads()).switch()
             values = registers()
             begin, memory = stack(pid, values[7])
             stops.write(struct.pack("<19Q", *values, begin, len(memory)) + memory)
             frames.write(" ".join(f"{pc:x}" for pc in addresses()) + "\n")
-            gdb.execute("detach", to_string=True)
-            time.sleep(random.uniform(0.001, 0.02))
+    gdb.execute("detach", to_string=True)
 
 
 main()
