@@ -200,7 +200,7 @@ class Foreign:
                 return client.connect_ex(("127.0.0.1", port)) == 0
 
         harness.wait_for(listens, 10, "nginx does not listen")
-        self.start("ab", "-q", "-k", "-c", "8", "-t", "100", "-n", "100000000", "-H", "Accept-Encoding: gzip", f"http://127.0.0.1:{port}/page.html")
+        self.start("ab", "-q", "-k", "-c", "8", "-t", "10000", "-n", "100000000", "-H", "Accept-Encoding: gzip", f"http://127.0.0.1:{port}/page.html")
         return server.pid
 
     def postgres_server(self):
@@ -242,7 +242,7 @@ class Foreign:
     def postgres(self):
         server, programs, client = self.postgres_server()
         subprocess.run([programs / "pgbench", "-i", "-q", "-s", "2", *client], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.start(programs / "pgbench", "-n", "-T", "100", "-c", "1", *client)
+        self.start(programs / "pgbench", "-n", "-T", "10000", "-c", "1", *client)
         return self.postgres_backend(server, "pgbench")
 
     def postgres_jit(self):

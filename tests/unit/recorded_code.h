@@ -63,10 +63,14 @@ static inline void recorded_read(struct recorded_code *code, pid_t pid)
 	char path[64], line[1024], protection[5], name[512];
 	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
 	FILE *file = fopen(path, "re");
+	if (!file) {
+		perror(path);
+		exit(2);
+	}
 	free(code->list);
 	code->list = calloc(2, sizeof(*code->list));
 	code->n_entries = 0;
-	while (file && fgets(line, sizeof(line), file) && code->n_entries < UNWIND_PAGE_ENTRIES) {
+	while (fgets(line, sizeof(line), file) && code->n_entries < UNWIND_PAGE_ENTRIES) {
 		__u64 start, end, offset;
 		name[0] = '\0';
 		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %4s %" SCNx64 " %*s %*s %511s", (uint64_t *)&start,
