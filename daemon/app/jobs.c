@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/cleanup.h"
+
 enum { IDLE_SECONDS = 5, STACK_BYTES = 512 * 1024 };
 
 struct job {
@@ -194,21 +196,36 @@ struct jobs *jobs_new(struct event_base *base, unsigned max_threads)
 	return jobs;
 }
 
-void jobs_stop(struct jobs *jobs)
+/* Waits for the jobs that run, until then, or NULL. Whether they have all come back. */
+static bool stop_threads(struct jobs *jobs, const struct timespec *until)
 {
-	if (!jobs)
-		return;
+	int r = 0;
 	pthread_mutex_lock(&jobs->lock);
 	jobs->stopping = true;
 	pthread_cond_broadcast(&jobs->wanted);
-	while (jobs->threads > 0)
-		pthread_cond_wait(&jobs->ended, &jobs->lock);
+	while (jobs->threads > 0 && r == 0)
+		r = until ? pthread_cond_timedwait(&jobs->ended, &jobs->lock, until)
+			  : pthread_cond_wait(&jobs->ended, &jobs->lock);
+	bool all = jobs->threads == 0;
 	pthread_mutex_unlock(&jobs->lock);
+	return all;
+}
+
+static void finish_all(struct jobs *jobs)
+{
 	struct job *job;
 	while ((job = take(jobs, &jobs->finished)))
 		finish(jobs, job, true);
 	while ((job = take(jobs, &jobs->waiting))) /* lanes put their next one here */
 		finish(jobs, job, false);
+}
+
+void jobs_stop(struct jobs *jobs)
+{
+	if (!jobs)
+		return;
+	(void)stop_threads(jobs, NULL);
+	finish_all(jobs);
 }
 
 void jobs_free(struct jobs *jobs)
@@ -224,6 +241,21 @@ void jobs_free(struct jobs *jobs)
 	pthread_cond_destroy(&jobs->ended);
 	pthread_mutex_destroy(&jobs->lock);
 	free(jobs);
+}
+
+void jobs_leave(struct jobs *jobs, unsigned wait_ms)
+{
+	struct timespec until;
+	if (!jobs)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += (time_t)(wait_ms / 1000 + 1); /* rounded up */
+	if (stop_threads(jobs, &until)) {
+		jobs_free(jobs);
+		return;
+	}
+	finish_all(jobs);
+	event_free(TAKE_PTR(jobs->finished_event)); /* the base goes; the descriptor is still written to */
 }
 
 static void wait_in_lane(struct lane *lane, enum job_order order, struct job *job)

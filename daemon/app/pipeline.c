@@ -8,6 +8,7 @@
 
 #include "app/handlers.h"
 #include "app/report.h"
+#include "app/table_request.h"
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -20,7 +21,7 @@ enum {
 	SWEEP_SECONDS = 1, /* at most so often */
 	CONTROL_THREADS = 8,
 	BUILDER_THREADS = 2,
-	LOOKER_THREADS = 4,
+	LOOKERS_LEAVE_MS = 1000,
 	MAX_FILES_HELD = 8192,
 	NAMES_CACHE_MIB = 32,
 	READER_TIMEOUT_MS = 5000,
@@ -369,7 +370,7 @@ static int make_workers(struct pipeline *pipeline, struct error *err)
 	pipeline->files = file_registry_new(MAX_FILES_HELD);
 	pipeline->control = jobs_new(pipeline->base, CONTROL_THREADS);
 	pipeline->builders = jobs_new(pipeline->base, BUILDER_THREADS);
-	pipeline->lookers = jobs_new(pipeline->base, LOOKER_THREADS);
+	pipeline->lookers = jobs_new(pipeline->base, TABLE_REQUESTS_STUCK_MAX);
 	pipeline->drained_event = event_new(pipeline->base, -1, 0, on_drained, pipeline);
 	pipeline->check_timer = event_new(pipeline->base, -1, 0, on_check, pipeline);
 	if (!pipeline->files || !pipeline->control || !pipeline->builders || !pipeline->lookers ||
@@ -414,7 +415,7 @@ void pipeline_free(struct pipeline *pipeline)
 		return;
 	/* The process ends after this: what jobs and pulls still hold goes with it. First those who call, then what they call. */
 	serve_free(pipeline->serve);
-	jobs_free(pipeline->lookers);
+	jobs_leave(pipeline->lookers, LOOKERS_LEAVE_MS); /* a process may keep its reader for good */
 	jobs_stop(pipeline->builders);
 	jobs_stop(pipeline->control);
 	jobs_free(pipeline->builders); /* not before: what was done for a pull may submit its profile */

@@ -1,6 +1,7 @@
 #include "app/table_request.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,12 +11,17 @@
 #include "base/cleanup.h"
 #include "serve/json.h"
 
-enum { MESSAGE_BUDGET_MIB = 64 };
+enum {
+	MESSAGE_BUDGET_MIB = 64,
+	LOOK_SECONDS = 10, /* twice as long as a table of the largest kind takes on a busy machine */
+};
 
 struct table_request {
 	struct table_request *next;
 	struct pipeline *pipeline;
-	struct serve_reply *reply;
+	struct serve_reply *reply; /* NULL once it is answered */
+	struct event *limit;       /* when that is to be, whatever becomes of the look */
+	atomic_bool overdue;
 	pid_t pid;
 	struct requester requester;
 	bool wants_protobuf;
@@ -76,10 +82,34 @@ static void work(void *context)
 	struct table_request *request = context;
 	struct process process;
 	_cleanup_close_ int pidfd = -1;
+	if (request->overdue) /* it waited for those before it, and nobody waits for it any more */
+		return;
 	if (process_open(request->pid, &pidfd, &process, &request->err) < 0 ||
 	    check_access(request, pidfd, &request->err) < 0)
 		return;
 	(void)inspect(request, &process, pidfd);
+}
+
+static void answer(struct table_request *request)
+{
+	struct serve_reply *reply = TAKE_PTR(request->reply);
+	if (request->err.code)
+		serve_reply_error(reply, &request->err);
+	else
+		serve_reply_bytes(reply, request->wants_protobuf ? "application/x-protobuf" : "application/json", NULL,
+				  TAKE_PTR(request->bytes), request->n_bytes);
+}
+
+static void end(struct table_request *request)
+{
+	struct table_request **link = &request->pipeline->table_requests;
+	while (*link != request)
+		link = &(*link)->next;
+	*link = request->next;
+	if (request->limit)
+		event_free(request->limit);
+	free(request->bytes);
+	free(request);
 }
 
 static void done(void *context, bool worked)
@@ -87,29 +117,56 @@ static void done(void *context, bool worked)
 	struct table_request *request = context;
 	if (!worked)
 		error_set(&request->err, ECANCELED, "sprofd is ending");
-	if (request->err.code) {
-		free(request->bytes);
-		serve_reply_error(request->reply, &request->err);
-	} else {
-		serve_reply_bytes(request->reply,
-				  request->wants_protobuf ? "application/x-protobuf" : "application/json", NULL,
-				  request->bytes, request->n_bytes);
-	}
-	struct table_request **link = &request->pipeline->table_requests;
-	while (*link != request)
-		link = &(*link)->next;
-	*link = request->next;
-	free(request);
+	if (request->reply)
+		answer(request);
+	end(request);
+}
+
+static int set_stuck(const struct table_request *request, struct error *err)
+{
+	return error_set(err, EBUSY,
+			 "process %d makes whoever reads its memory wait (userfaultfd, or a file system that does not "
+			 "answer): nothing can be told of its table until it lets go",
+			 request->pid);
+}
+
+/* The work has the request for as long as it is stuck, but the reply is ours. */
+static void on_limit(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd, (void)what;
+	struct table_request *request = context;
+	struct error err;
+	request->overdue = true;
+	set_stuck(request, &err);
+	serve_reply_error(TAKE_PTR(request->reply), &err);
+}
+
+static int set_limit(struct table_request *request)
+{
+	struct timeval limit = {.tv_sec = LOOK_SECONDS};
+	request->limit = event_new(request->pipeline->base, -1, 0, on_limit, request);
+	return request->limit && event_add(request->limit, &limit) == 0 ? 0 : -ENOMEM;
 }
 
 static int check_busy(const struct pipeline *pipeline, pid_t pid, const struct requester *requester, struct error *err)
 {
-	for (const struct table_request *other = pipeline->table_requests; other; other = other->next)
-		if (other->pid == pid || (!requester->administrator && other->requester.uid == requester->uid))
-			return error_set(
-				err, EBUSY,
-				"the table of process %d is being looked at for %s: ask again when that is done",
-				other->pid, other->requester.uid == requester->uid ? "you" : "somebody else");
+	unsigned stuck = 0;
+	for (const struct table_request *other = pipeline->table_requests; other; other = other->next) {
+		stuck += other->overdue;
+		if (other->pid != pid && (requester->administrator || other->requester.uid != requester->uid))
+			continue;
+		return other->overdue ? set_stuck(other, err)
+				      : error_set(err, EBUSY,
+						  "the table of process %d is being looked at for %s: ask again when "
+						  "that is done",
+						  other->pid,
+						  other->requester.uid == requester->uid ? "you" : "somebody else");
+	}
+	if (stuck >= TABLE_REQUESTS_STUCK_MAX)
+		return error_set(err, EBUSY,
+				 "%u processes make whoever reads their memory wait, and no more tables can be looked "
+				 "at until one lets go: end them",
+				 stuck);
 	return 0;
 }
 
@@ -136,7 +193,7 @@ void table_request_start(struct pipeline *pipeline, struct serve_reply *reply, p
 		.wants_protobuf = serve_reply_wants_protobuf(reply),
 	};
 	pipeline->table_requests = request;
-	if (jobs_submit(pipeline->lookers, NULL, JOB_LAST, work, done, request) < 0) {
+	if (set_limit(request) < 0 || jobs_submit(pipeline->lookers, NULL, JOB_LAST, work, done, request) < 0) {
 		error_set(&request->err, ENOMEM, "out of memory or threads");
 		done(request, true);
 	}

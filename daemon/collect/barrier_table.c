@@ -3,15 +3,12 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 
 #include "base/cleanup.h"
 #include "collect/proc_maps.h"
 #include "collect/process.h"
-#include "collect/process_memory.h"
+#include "collect/table_memory.h"
 
 enum {
 	MAX_CANDIDATES = 16, /* mappings that have the name */
@@ -175,17 +172,6 @@ bool barrier_table_is_mapping(const struct proc_maps_line *line)
 	       line->protection[0] == 'r' && line->protection[3] == 's';
 }
 
-int barrier_table_memfd_device(uint32_t *ret_major, uint32_t *ret_minor)
-{
-	struct stat st;
-	_cleanup_close_ int fd = memfd_create("sprofd", MFD_CLOEXEC);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	*ret_major = major(st.st_dev);
-	*ret_minor = minor(st.st_dev);
-	return 0;
-}
-
 static int find(void *context, const struct proc_maps_line *line)
 {
 	struct candidates *candidates = context;
@@ -203,15 +189,25 @@ static int find(void *context, const struct proc_maps_line *line)
 
 /* --- reading --- */
 
+/* A table in the making. */
+struct reading {
+	struct barrier_table table;
+	int fd; /* of its memory */
+};
+
 static int unreadable(const struct barrier_table *table, int r, struct error *err)
 {
 	switch (r) {
 	case -ESRCH:
 		return error_set(err, ESRCH, "the process has ended");
 	case -EPERM:
+	case -EACCES:
 		return error_set(err, EPERM,
-				 "the process may not be looked into: sprofd needs CAP_SYS_PTRACE, and a "
-				 "kernel.yama.ptrace_scope below 3");
+				 "the process may not be looked into: sprofd needs CAP_SYS_PTRACE, "
+				 "CAP_CHECKPOINT_RESTORE and CAP_DAC_READ_SEARCH (start it as root or by systemctl)");
+	case -EAGAIN:
+		return error_set(err, EAGAIN, "the table at 0x%" PRIx64 " was taken away while it was looked at",
+				 table->start);
 	case -EFAULT:
 		return error_set(err, EPROTO,
 				 "the table at 0x%" PRIx64 " to 0x%" PRIx64
@@ -223,21 +219,22 @@ static int unreadable(const struct barrier_table *table, int r, struct error *er
 	}
 }
 
-static int read_bytes(const struct barrier_table *table, uint64_t offset, void *ret, size_t bytes, struct error *err)
+static int read_bytes(const struct reading *reading, uint64_t offset, void *ret, size_t bytes, struct error *err)
 {
-	int r = process_memory_read(table->tid, table->start + offset, ret, bytes);
-	return r < 0 ? unreadable(table, r, err) : 0;
+	int r = table_memory_read(reading->fd, offset, ret, bytes);
+	return r < 0 ? unreadable(&reading->table, r, err) : 0;
 }
 
 /* All in it but n_range, the ranges' versions and n_probe is constant while magic stands. */
-static int read_header(struct barrier_table *table, struct error *err)
+static int read_header(struct reading *reading, struct error *err)
 {
+	struct barrier_table *table = &reading->table;
 	uint64_t before = 0, after = 0;
-	int r = read_bytes(table, offsetof(struct sprof_header, magic), &before, sizeof(before), err);
+	int r = read_bytes(reading, offsetof(struct sprof_header, magic), &before, sizeof(before), err);
 	if (r == 0)
-		r = read_bytes(table, 0, &table->header, sizeof(table->header), err);
+		r = read_bytes(reading, 0, &table->header, sizeof(table->header), err);
 	if (r == 0)
-		r = read_bytes(table, offsetof(struct sprof_header, magic), &after, sizeof(after), err);
+		r = read_bytes(reading, offsetof(struct sprof_header, magic), &after, sizeof(after), err);
 	if (r < 0)
 		return r;
 	if (before == 0 || after == 0) /* whatever was between may be of two tables */
@@ -246,15 +243,17 @@ static int read_header(struct barrier_table *table, struct error *err)
 }
 
 /* Each range as far as we know it; they lie range_size bytes apart. */
-static int read_records(struct barrier_table *table, uint32_t n, struct error *err)
+static int read_records(struct reading *reading, uint32_t n, struct error *err)
 {
+	struct barrier_table *table = &reading->table;
 	uint8_t bytes[SPROF_MAX_RANGES * sizeof(struct sprof_range)];
 	uint32_t stride = table->header.range_size;
 	if (stride == sizeof(struct sprof_range))
-		return n ? read_bytes(table, table->header.off_range, table->ranges, n * sizeof(table->ranges[0]), err)
+		return n ? read_bytes(reading, table->header.off_range, table->ranges, n * sizeof(table->ranges[0]),
+				      err)
 			 : 0;
 	for (uint32_t i = 0; i < n; i++) {
-		int r = read_bytes(table, table->header.off_range + (uint64_t)i * stride, bytes,
+		int r = read_bytes(reading, table->header.off_range + (uint64_t)i * stride, bytes,
 				   sizeof(table->ranges[0]), err);
 		if (r < 0)
 			return r;
@@ -264,23 +263,24 @@ static int read_records(struct barrier_table *table, uint32_t n, struct error *e
 }
 
 /* Once, as section 8 says: each version by a read of its own. 0; -EAGAIN: held, or changed meanwhile. */
-static int try_ranges(struct barrier_table *table, struct error *err)
+static int try_ranges(struct reading *reading, struct error *err)
 {
+	struct barrier_table *table = &reading->table;
 	enum { BEGIN = offsetof(struct sprof_header, range_begin), END = offsetof(struct sprof_header, range_end) };
 	uint64_t begin = 0, end = 0, again = 0;
 	uint32_t n = 0;
-	int r = read_bytes(table, BEGIN, &begin, sizeof(begin), err);
+	int r = read_bytes(reading, BEGIN, &begin, sizeof(begin), err);
 	if (r == 0)
-		r = read_bytes(table, END, &end, sizeof(end), err);
+		r = read_bytes(reading, END, &end, sizeof(end), err);
 	if (r < 0 || begin != end)
 		return r < 0 ? r : -EAGAIN;
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	r = read_bytes(table, offsetof(struct sprof_header, n_range), &n, sizeof(n), err);
+	r = read_bytes(reading, offsetof(struct sprof_header, n_range), &n, sizeof(n), err);
 	if (r == 0)
-		r = read_records(table, n < table->header.cap_range ? n : table->header.cap_range, err);
+		r = read_records(reading, n < table->header.cap_range ? n : table->header.cap_range, err);
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	if (r == 0)
-		r = read_bytes(table, BEGIN, &again, sizeof(again), err);
+		r = read_bytes(reading, BEGIN, &again, sizeof(again), err);
 	if (r < 0 || again != end)
 		return r < 0 ? r : -EAGAIN;
 	if (n > table->header.cap_range)
@@ -290,10 +290,10 @@ static int try_ranges(struct barrier_table *table, struct error *err)
 	return 0;
 }
 
-static int read_ranges(struct barrier_table *table, struct error *err)
+static int read_ranges(struct reading *reading, struct error *err)
 {
 	for (unsigned i = 0; i < READ_TRIES; i++) {
-		int r = try_ranges(table, err);
+		int r = try_ranges(reading, err);
 		if (r != -EAGAIN)
 			return r;
 		nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
@@ -305,14 +305,22 @@ static int read_ranges(struct barrier_table *table, struct error *err)
 		READ_TRIES);
 }
 
+/* What is at table->start, into *table. */
 static int read_candidate(struct barrier_table *table, const struct barrier_table_process *process, struct error *err)
 {
-	int r = read_header(table, err);
+	_cleanup_close_ int fd = -1;
+	int r = table_memory_open(table->tid, table->start, table->end, &fd);
+	if (r < 0)
+		return unreadable(table, r, err);
+	struct reading reading = {.table = *table, .fd = fd};
+	r = read_header(&reading, err);
 	if (r == 0)
-		r = read_ranges(table, err);
-	if (r == 0)
-		table->foreign_process = !barrier_table_belongs_to(&table->header, process);
-	return r;
+		r = read_ranges(&reading, err);
+	if (r < 0)
+		return r;
+	*table = reading.table;
+	table->foreign_process = !barrier_table_belongs_to(&table->header, process);
+	return 0;
 }
 
 /* The best of the candidates: its own before a foreign one before none. The first one's error is told when all fail. */
@@ -345,7 +353,7 @@ int barrier_table_read(pid_t pid, struct barrier_table *ret, struct error *err)
 	struct candidates candidates = {.n = 0};
 	struct barrier_table table;
 	pid_t tid = process_living_thread(pid);
-	candidates.device_known = barrier_table_memfd_device(&candidates.device_major, &candidates.device_minor) == 0;
+	candidates.device_known = table_memory_device(&candidates.device_major, &candidates.device_minor) == 0;
 	int r = barrier_table_process_read(pid, &process);
 	if (r == 0)
 		r = proc_maps_for_each(tid, find, &candidates);

@@ -1,6 +1,6 @@
 /* The barrier-lock table of a process (docs/BARRIER-TABLE.md, sections 6 to 8): where it is, whether it is valid, whose it is, and its ranges.
- * The table belongs to an untrusted process: it is read by process_vm_readv alone, never mapped, and each count and offset is bounded before use.
- * Thread: any; reading blocks on the kernel (the target's mmap lock): for worker threads. */
+ * The table belongs to an untrusted process: it is read through its file (collect/table_memory.h), never mapped, and each count and offset is bounded before use.
+ * Thread: any; reading blocks on the kernel (the target's mmap lock), on nothing else that the process does: for worker threads. */
 #pragma once
 #include <sprof/barrier_abi.h>
 #include <stdbool.h>
@@ -35,9 +35,6 @@ int barrier_table_read(pid_t pid, struct barrier_table *ret, struct error *err);
 
 /* Whether the mapping has the name and the form of a table's: shared, readable, at offset 0, "/memfd:SPROF_BLT (deleted)". */
 bool barrier_table_is_mapping(const struct proc_maps_line *line);
-
-/* The device that /proc/PID/maps shows for every memfd (the kernel's own tmpfs). -errno. */
-int barrier_table_memfd_device(uint32_t *ret_major, uint32_t *ret_minor);
 
 /* Whether this header can be that of a table whose mapping begins at start and is `bytes` long; whose it is does not matter. Pure.
  * 0; -EPROTO with err; -EAGAIN with err: magic is 0. Once it is 0 every array lies inside the mapping, behind the header, and nothing overflows. */

@@ -5,8 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/cleanup.h"
 #include "collect/process.h"
 #include "collect/table_look_parts.h"
+#include "collect/table_memory.h"
 
 void *look_grow(void *elements, size_t n, size_t element_bytes)
 {
@@ -78,6 +80,25 @@ static int take_records(struct table_look *look)
 	return 0;
 }
 
+static int take_contents(struct table_look *look)
+{
+	_cleanup_close_ int fd = -1;
+	int r = table_memory_open(look->table.tid, look->table.start, look->table.end, &fd);
+	if (r == -EAGAIN) {
+		look->state = LOOK_UNSETTLED;
+		error_set(&look->why, EAGAIN, "the table at 0x%" PRIx64 " was taken away while it was looked at",
+			  look->table.start);
+		return 0;
+	}
+	if (r < 0)
+		return r;
+	look->table_fd = fd;
+	look_take_memory(look);
+	r = take_records(look);
+	look->table_fd = -1;
+	return r;
+}
+
 static int take(pid_t pid, struct table_look *look, struct error *err)
 {
 	int r = take_table(look, pid, err);
@@ -86,10 +107,8 @@ static int take(pid_t pid, struct table_look *look, struct error *err)
 	r = barrier_table_process_read(pid, &look->process);
 	if (r == 0)
 		r = look_take_mappings(look, process_living_thread(pid));
-	if (r == 0 && look->state == LOOK_VALID) {
-		look_take_memory(look);
-		r = take_records(look);
-	}
+	if (r == 0 && look->state == LOOK_VALID)
+		r = take_contents(look);
 	/* Tasks last: a thread that claimed a record is there, or has ended. */
 	if (r == 0)
 		r = look_take_tasks(look, pid);
@@ -103,7 +122,7 @@ static int take(pid_t pid, struct table_look *look, struct error *err)
 
 int table_look_take(pid_t pid, struct table_look *ret, struct error *err)
 {
-	struct table_look look = {0};
+	struct table_look look = {.table_fd = -1};
 	struct error problem = {0};
 	int r = take(pid, &look, &problem);
 	if (r < 0) {
@@ -123,5 +142,5 @@ void table_look_free(struct table_look *look)
 	free(look->threads);
 	free(look->stacks);
 	free(look->barriers);
-	*look = (struct table_look){0};
+	*look = (struct table_look){.table_fd = -1};
 }

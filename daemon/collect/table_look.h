@@ -32,7 +32,7 @@ struct look_mapping {
 	bool is_memory;         /* anonymous, or a memfd: reading it cannot wait for a file system */
 	bool is_named_as_table; /* "/memfd:SPROF_BLT (deleted)" at offset 0 */
 	bool has_name;          /* of a table, whatever else it is */
-	bool has_magic;         /* its first word is a table's magic */
+	bool has_magic;         /* its first word is a table's magic; not looked at where the name says as much */
 	char name[LOOK_NAME_BYTES];
 };
 
@@ -97,6 +97,7 @@ struct table_look {
 	enum look_state state;
 	struct error why; /* unless VALID */
 	struct barrier_table table;
+	int table_fd; /* reads it, of a VALID one; -1 once table_look_take is done */
 	struct barrier_table_process process;
 	bool other_pid_namespace;
 	struct look_memory memory;

@@ -5,6 +5,7 @@
 
 #include "collect/process_memory.h"
 #include "collect/table_look_parts.h"
+#include "collect/table_memory.h"
 
 enum {
 	CHUNK_BYTES = 65536, /* of an array, while looking for what is in use */
@@ -14,7 +15,7 @@ enum {
 
 static int read_at(const struct table_look *look, uint64_t offset, void *ret, size_t bytes)
 {
-	return process_memory_read(look->table.tid, look->table.start + offset, ret, bytes);
+	return table_memory_read(look->table_fd, offset, ret, bytes);
 }
 
 static uint64_t stack_offset(const struct table_look *look, uint32_t index)

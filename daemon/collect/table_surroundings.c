@@ -13,6 +13,7 @@
 #include "collect/process.h"
 #include "collect/process_memory.h"
 #include "collect/table_look_parts.h"
+#include "collect/table_memory.h"
 
 struct mappings_reader {
 	struct table_look *look;
@@ -60,12 +61,12 @@ static int add_mapping(void *context, const struct proc_maps_line *line)
 int look_take_mappings(struct table_look *look, pid_t tid)
 {
 	struct mappings_reader reader = {.look = look};
-	reader.device_known = barrier_table_memfd_device(&reader.device_major, &reader.device_minor) == 0;
+	reader.device_known = table_memory_device(&reader.device_major, &reader.device_minor) == 0;
 	int r = proc_maps_for_each(tid, add_mapping, &reader);
 	for (size_t i = 0; r == 0 && i < look->n_mappings; i++) {
 		struct look_mapping *mapping = &look->mappings[i];
 		uint64_t word = 0;
-		if (mapping->readable && mapping->is_memory &&
+		if (mapping->readable && mapping->is_memory && !mapping->is_named_as_table &&
 		    process_memory_read(tid, mapping->start, &word, sizeof(word)) == 0)
 			mapping->has_magic = word == SPROF_TABLE_MAGIC;
 	}
@@ -116,11 +117,7 @@ int look_take_tasks(struct table_look *look, pid_t pid)
 
 static void take_seals(struct table_look *look)
 {
-	char path[128];
-	snprintf(path, sizeof(path), "/proc/%d/map_files/%" PRIx64 "-%" PRIx64, (int)look->table.tid, look->table.start,
-		 look->table.end);
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* needs CAP_CHECKPOINT_RESTORE */
-	int seals = fd < 0 ? -1 : fcntl(fd, F_GET_SEALS);
+	int seals = fcntl(look->table_fd, F_GET_SEALS);
 	look->memory.seals_known = seals >= 0;
 	look->memory.seals = seals < 0 ? 0 : (unsigned)seals;
 }

@@ -47,6 +47,8 @@ static void check_header(const uint8_t *data)
 	assert(header.n_range <= SPROF_MAX_RANGES && header.n_probe <= SPROF_THREAD_PROBES);
 }
 
+static int table_fd; /* reads what publish made */
+
 static uint8_t *publish(void)
 {
 	static uint8_t *memory;
@@ -56,7 +58,7 @@ static uint8_t *publish(void)
 	assert(fd >= 0 && ftruncate(fd, TABLE_BYTES) == 0);
 	memory = mmap(NULL, TABLE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	assert(memory != MAP_FAILED);
-	close(fd);
+	table_fd = fd;
 	return memory;
 }
 
@@ -70,6 +72,7 @@ static bool take(const uint8_t *memory, const struct table_look *surroundings, s
 					    .start = (uintptr_t)memory,
 					    .end = (uintptr_t)memory + TABLE_BYTES,
 					    .tid = getpid()};
+	ret->table_fd = table_fd;
 	if (barrier_table_check(header, (uintptr_t)memory, TABLE_BYTES, NULL) < 0)
 		return false;
 	for (uint32_t i = 0; i < header->n_range; i++)

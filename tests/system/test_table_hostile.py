@@ -4,10 +4,11 @@ innocent process beside it is profiled as if the other were not there.
 SPROF_HOSTILE_SECONDS: how long each lie is told (0.5), SPROF_HOSTILE_SEEDS: how many times over (1)."""
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import harness
-from harness import Case, Daemon, Target, number
+from harness import Case, Daemon, Target, number, wait_for
 
 SECONDS = float(os.environ.get("SPROF_HOSTILE_SECONDS", 0.5))
 SEEDS = int(os.environ.get("SPROF_HOSTILE_SEEDS", 1))
@@ -108,6 +109,59 @@ class Hostile(Case):
 
     def test_churns(self):
         self.seeds("churns")
+
+
+class Stalling(Case):
+    """A process that has whoever reads its memory wait for good keeps nobody else waiting."""
+
+    def stalling(self, mode, n):
+        return [Target(self, "stalling_table", mode) for _ in range(n)]
+
+    def table_of(self, pid, **more):
+        return self.daemon.ctl("table", pid, timeout=30, **more)
+
+    def setUp(self):
+        self.daemon = Daemon(self)
+
+    def test_a_table_that_stalls(self):
+        """More of them than the daemon has threads for control requests."""
+        stalling = self.stalling("table", 10)
+        with ThreadPoolExecutor(10) as pool:
+            attached = list(pool.map(lambda target: self.daemon.ctl("attach", target.pid, timeout=30), stalling))
+        self.assertEqual([done.returncode for done in attached], [0] * 10, attached)
+        spin = Target(self, "spin")
+        self.daemon.attach(spin.pid)
+        self.daemon.ok("detach", spin.pid)
+        self.assert_refused(self.daemon.ctl("table", 1 << 22, timeout=30), "no process")
+        self.assertIn("magic is 0", self.table_of(stalling[0].pid).stdout)
+
+    def test_a_stack_that_stalls(self):
+        """More of them than may be stuck: each is told in time, and so is who asks for another table."""
+        stalling = self.stalling("stack", 16)
+        good = Target(self, "bad_table", "none")
+        with ThreadPoolExecutor(16) as pool:
+            asked = [pool.submit(self.table_of, target.pid) for target in stalling[:8]]
+            wait_for(lambda: "waits" in self.states(), 10, "a look that is stuck")
+            begin = time.monotonic()
+            self.assertIn("a valid barrier-lock table", self.table_of(good.pid).stdout)
+            self.assertLess(time.monotonic() - begin, 5)
+            asked += [pool.submit(self.table_of, target.pid) for target in stalling[8:]]
+            for done in asked:
+                self.assert_refused(done.result(), "makes whoever reads its memory wait.*userfaultfd")
+        begin = time.monotonic()
+        self.assert_refused(self.table_of(stalling[3].pid), "makes whoever reads its memory wait")
+        self.assert_refused(self.table_of(good.pid), "16 processes make whoever reads their memory wait")
+        self.assertLess(time.monotonic() - begin, 5)
+        harness.end(stalling[3].process)
+        wait_for(lambda: self.table_of(good.pid).returncode == 0, 10, "one that lets go")
+        begin = time.monotonic()
+        self.assertEqual(self.daemon.stop(), 0)
+        self.assertLess(time.monotonic() - begin, 8, "the end of a daemon that 15 processes hold on to")
+
+    def states(self):
+        """Of the daemon's threads: "waits" for one that reads another process's memory."""
+        tasks = Path(f"/proc/{self.daemon.pid()}/task").iterdir()
+        return {"waits" for task in tasks if (task / "wchan").read_text() == "handle_userfault"}
 
 
 if __name__ == "__main__":

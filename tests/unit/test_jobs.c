@@ -356,7 +356,42 @@ START_TEST(many_jobs_on_many_lanes)
 }
 END_TEST
 
-CHECK_MAIN("jobs", 60, work_leaves_the_loop_and_done_comes_back, a_lane_keeps_its_order,
+static atomic_bool let_go;
+static void work_stuck(void *context)
+{
+	(void)context;
+	while (!let_go)
+		usleep(1000);
+}
+
+static void done_counts(void *context, bool worked)
+{
+	((unsigned *)context)[worked]++;
+}
+
+/* What waits behind the one that is stuck is told so. (What is left behind leaks, as it must: it may be used any time.) */
+START_TEST(what_is_stuck_is_left_behind)
+{
+	struct event_base *base = event_base_new();
+	struct jobs *jobs = jobs_new(base, 1);
+	unsigned stuck[2] = {0}, waiting[2] = {0};
+	jobs_leave(NULL, 0);
+	jobs_submit(jobs, NULL, JOB_LAST, work_stuck, done_counts, stuck);
+	jobs_submit(jobs, NULL, JOB_LAST, work_nothing, done_counts, waiting);
+	usleep(10000);
+	uint64_t before_ns = clock_monotonic_ns();
+	jobs_leave(jobs, 100);
+	ck_assert_uint_lt(clock_monotonic_ns() - before_ns, 5 * NS_PER_S);
+	ck_assert_uint_eq(stuck[0] + stuck[1], 0);
+	ck_assert_uint_eq(waiting[0], 1);
+	event_base_free(base);
+	let_go = true;
+	usleep(20000); /* it comes back, to nobody */
+	ck_assert_uint_eq(stuck[0] + stuck[1], 0);
+}
+END_TEST
+
+CHECK_MAIN("jobs", 60, what_is_stuck_is_left_behind, work_leaves_the_loop_and_done_comes_back, a_lane_keeps_its_order,
 	   a_second_half_comes_before_those_that_wait, jobs_without_a_lane_run_side_by_side,
 	   a_blocked_job_does_not_hold_up_the_next, the_last_done_may_free_the_lane,
 	   the_end_waits_for_those_that_run_and_drops_the_rest, the_end_lets_owners_go,
