@@ -24,7 +24,8 @@ static int wrong(struct error *err, const char *field, uint64_t is, const char *
 			 should);
 }
 
-/* Strides: records only grow, so that a longer one is of a later writer and may be read as far as we know it. */
+/* Strides: records only grow, so that a longer one is of a later writer and may be read as far as we know it. Barriers do not: the BPF program reads them by the
+ * dozen in one piece. */
 static int check_sizes(const struct sprof_header *header, struct error *err)
 {
 	const struct {
@@ -37,14 +38,14 @@ static int check_sizes(const struct sprof_header *header, struct error *err)
 		 sizeof(struct sprof_thread)},
 		{"stack_size", "128, or more for a later writer: at most 4096, a multiple of 8", header->stack_size,
 		 sizeof(struct sprof_stack)},
-		{"barrier_size", "16, or more for a later writer: at most 4096, a multiple of 8", header->barrier_size,
-		 sizeof(struct sprof_barrier)},
 		{"range_size", "32, or more for a later writer: at most 4096, a multiple of 8", header->range_size,
 		 sizeof(struct sprof_range)},
 	};
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		if (sizes[i].is < sizes[i].least || sizes[i].is > SPROF_MAX_RECORD_BYTES || sizes[i].is % 8 != 0)
 			return wrong(err, sizes[i].field, sizes[i].is, sizes[i].should);
+	if (header->barrier_size != sizeof(struct sprof_barrier))
+		return wrong(err, "barrier_size", header->barrier_size, "16");
 	return 0;
 }
 

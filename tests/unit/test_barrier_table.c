@@ -56,7 +56,7 @@ END_TEST
 START_TEST(bounds_that_are_permitted)
 {
 	struct sprof_header h = valid(AT);
-	h.hdr_size = h.thread_size = h.stack_size = h.range_size = h.barrier_size = 4096;
+	h.hdr_size = h.thread_size = h.stack_size = h.range_size = 4096;
 	h.cap_thread = h.cap_stack = h.cap_range = h.n_range = 1;
 	h.off_thread = 4096, h.off_stack = 8192, h.off_range = 12288;
 	ck_assert_int_eq(barrier_table_check(&h, AT, TABLE_BYTES, NULL), 0);
@@ -101,6 +101,8 @@ static const struct mistake mistakes[] = {
 	MISTAKE(stack_size, 132),
 	MISTAKE(barrier_size, 8),
 	MISTAKE(barrier_size, 20),
+	MISTAKE(barrier_size, 24), /* the one record that does not grow */
+	MISTAKE(barrier_size, 4096),
 	MISTAKE(range_size, 24),
 	MISTAKE(range_size, 36),
 	MISTAKE(total_size, 0),

@@ -87,7 +87,7 @@ struct sprof_header {
 	sprof_u32 hdr_size;
 	sprof_u32 thread_size; /* the strides of the arrays */
 	sprof_u32 stack_size;
-	sprof_u32 barrier_size;
+	sprof_u32 barrier_size; /* 16 in every version 1: barriers do not grow */
 	sprof_u32 range_size;
 	sprof_u64 total_size;     /* of the mapping */
 	sprof_u64 self_va;        /* where the process itself has mapped the table */
