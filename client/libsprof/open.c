@@ -1,5 +1,6 @@
 /* Making and taking away a table. */
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -74,6 +75,14 @@ void table_init_stack(const struct sprof_table *table, struct sprof_stack *stack
 				      .self = {.index = i, .gen = 1}};
 }
 
+/* One that no table had which this one may take the place of: ranges change more slowly than the clock. */
+static uint64_t first_ranges_version(void)
+{
+	struct timespec now = {.tv_sec = 0};
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
 static void table_fill(struct sprof_table *table, const struct layout *l, void *memory)
 {
 	struct sprof_header *header = memory;
@@ -97,6 +106,7 @@ static void table_fill(struct sprof_table *table, const struct layout *l, void *
 					.cap_thread = l->threads,
 					.cap_stack = l->stacks,
 					.cap_range = l->ranges};
+	header->range_begin = header->range_end = first_ranges_version();
 	table->stacks[0].off_barrier = l->off_barrier;
 	table->stacks[0].cap = l->barriers;
 	for (uint32_t i = 0; i < l->stacks; i++)

@@ -382,6 +382,27 @@ START_TEST(ranges)
 }
 END_TEST
 
+/* A reader compares versions to know whether its copy of the ranges still holds: of the table before, it must not. */
+START_TEST(ranges_of_a_table_in_place_of_another)
+{
+	struct sprof_range range = {.lo = 0x1000, .hi = 0x1010, .kind = SPROF_RANGE_STACK_TOP};
+	uint64_t last = 0;
+	for (int round = 0; round < 3; round++) {
+		struct sprof_table *table = open_table((struct sprof_options){.ranges = 3});
+		const struct sprof_header *h = sprof_table_address(table);
+		ck_assert_uint_eq(h->range_begin, h->range_end);
+		ck_assert_uint_gt(h->range_end, last);
+		ck_assert_int_eq(sprof_range_add(table, &range), 0);
+		for (int changes = 0; changes < 50; changes++) {
+			sprof_range_remove(table, 0);
+			ck_assert_int_eq(sprof_range_add(table, &range), 0);
+		}
+		last = h->range_end;
+		sprof_close(table);
+	}
+}
+END_TEST
+
 #ifdef SPROF_SANITIZE
 #define DENIED
 #else
@@ -390,4 +411,4 @@ END_TEST
 CHECK_MAIN("libsprof_table", 20, an_open_table_describes_itself, readers_find_it_by_its_name, nobody_can_shrink_it,
 	   no_file_descriptor_stays_open, options_are_bounded, one_table_a_process,
 	   without_a_table_everything_is_nothing, private_on_demand, memfd_denied, size_denied, file_size_limited,
-	   no_descriptor_free, DENIED a_status_of_an_older_caller, ranges)
+	   no_descriptor_free, DENIED a_status_of_an_older_caller, ranges, ranges_of_a_table_in_place_of_another)
