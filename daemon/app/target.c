@@ -97,7 +97,8 @@ void target_record(struct target *target, const struct record *record, size_t by
 		bool new_program, new_stack = false;
 		uint64_t aged_out = 0;
 		sample.maps_version = address_space_note(&target->space, record, &new_program);
-		if (new_program) /* a leader's exec renames the process */
+		/* An exec renames the process, also one of which no sample before it tells, and its leader may. */
+		if (new_program || record->tid == record->pid)
 			memcpy(target->process.comm, sample.comm, sizeof(sample.comm));
 		if (retention_add(target->retention, &sample, &new_stack, &aged_out) < 0)
 			outcome = OUTCOME_STORE_FULL;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "collect/sampler.h"
@@ -111,8 +112,10 @@ static void work_count(void *context)
 static void done_count(struct target_job *job)
 {
 	target_job_take_counts(job);
-	if (job->process.threads)
+	if (job->process.threads && job->process.start_ticks == job->target->process.start_ticks) {
 		job->target->threads = job->process.threads;
+		memcpy(job->target->process.comm, job->process.comm, sizeof(job->process.comm));
+	}
 	target_job_finish(job);
 }
 

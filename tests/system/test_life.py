@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import harness
 from harness import DETACHED, EXITED, LIVE, Case, Daemon, Profile, Target, number
@@ -31,6 +32,31 @@ class Targets(Case):
         self.assertGreater(first.inclusive()["a_heavy"] + number(t, "late_periods"), 0.3 * truth["process_cpu_ns"] * 999e-9)
         self.assertEqual(first.duration_ns, second.duration_ns, "it does not go on after the exit")
         self.assertIn(str(target.pid), self.daemon.ok("list"))
+
+    def test_a_shell_that_becomes_something_else_before_its_first_sample(self):
+        """... goes by the new name everywhere: before the new program is sampled, and after."""
+        for program, args in (("sleep", "60"), (harness.TARGETS / "spin", "--seconds=60")):
+            shell = subprocess.Popen(["bash", "-c", f"read go; exec {program} {args}"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+            self.addCleanup(harness.end, shell)
+            name = str(program).rsplit("/", 1)[-1]
+            harness.wait_for(lambda pid=shell.pid: self.waits(pid), 10, "a shell that waits")
+            self.daemon.attach(shell.pid)
+            self.assertIn("bash", self.daemon.ok("list"))
+            shell.stdin.write(b"\n")
+            shell.stdin.flush()
+            harness.wait_for(lambda pid=shell.pid: os.readlink(f"/proc/{pid}/exe").endswith(name), 10, "the exec")
+            if name == "spin":
+                harness.let_run(shell.pid, 0.3)
+            self.assertEqual(self.daemon.target(shell.pid)["comm"], name)
+            listed = [line for line in self.daemon.ok("list").splitlines() if str(shell.pid) in line]
+            self.assertRegex(listed[0], rf"\b{name}\b")
+            profile = self.daemon.pull(shell.pid)
+            self.assertTrue([c for c in profile.comments if f"process {shell.pid} ({name})" in c], profile.comments)
+            self.daemon.ok("detach", shell.pid)
+
+    def waits(self, pid):
+        """Whether the shell has begun to read."""
+        return Path(f"/proc/{pid}/syscall").read_text().startswith("0 0x0 ")
 
     def test_a_pull_of_seconds_ends_with_the_target(self):
         target = Target(self, "spin", "--seconds=2")
