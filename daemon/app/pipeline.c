@@ -21,6 +21,7 @@ enum {
 	SWEEP_SECONDS = 1, /* at most so often */
 	CONTROL_THREADS = 8,
 	BUILDER_THREADS = 2,
+	MAKER_THREADS = 2,
 	LOOKERS_LEAVE_MS = 1000,
 	MAX_FILES_HELD = 8192,
 	NAMES_CACHE_MIB = 32,
@@ -370,10 +371,11 @@ static int make_workers(struct pipeline *pipeline, struct error *err)
 	pipeline->files = file_registry_new(MAX_FILES_HELD);
 	pipeline->control = jobs_new(pipeline->base, CONTROL_THREADS);
 	pipeline->builders = jobs_new(pipeline->base, BUILDER_THREADS);
+	pipeline->makers = jobs_new(pipeline->base, MAKER_THREADS);
 	pipeline->lookers = jobs_new(pipeline->base, TABLE_REQUESTS_STUCK_MAX);
 	pipeline->drained_event = event_new(pipeline->base, -1, 0, on_drained, pipeline);
 	pipeline->check_timer = event_new(pipeline->base, -1, 0, on_check, pipeline);
-	if (!pipeline->files || !pipeline->control || !pipeline->builders || !pipeline->lookers ||
+	if (!pipeline->files || !pipeline->control || !pipeline->builders || !pipeline->makers || !pipeline->lookers ||
 	    !pipeline->drained_event || !pipeline->check_timer)
 		return error_set(err, ENOMEM, "out of memory");
 	return 0;
@@ -418,9 +420,13 @@ void pipeline_free(struct pipeline *pipeline)
 	jobs_leave(pipeline->lookers, LOOKERS_LEAVE_MS); /* a process may keep its reader for good */
 	jobs_stop(pipeline->builders);
 	jobs_stop(pipeline->control);
+	for (size_t slot = 0; slot < MAX_TARGET_SLOTS; slot++)
+		if (pipeline->by_slot[slot])
+			target_unwind_hurry(pipeline->by_slot[slot]);
+	jobs_free(pipeline->makers);
+	pipeline->makers = NULL;       /* what targets leave behind is done at once from now on */
 	jobs_free(pipeline->builders); /* not before: what was done for a pull may submit its profile */
 	jobs_free(pipeline->control);
-	pipeline->control = NULL; /* what targets leave behind is done at once from now on */
 	while (pipeline->targets) {
 		struct target *target = pipeline->targets;
 		pipeline->targets = target->next;
@@ -432,6 +438,8 @@ void pipeline_free(struct pipeline *pipeline)
 		event_free(pipeline->drained_event);
 	if (pipeline->check_timer)
 		event_free(pipeline->check_timer);
+	if (pipeline->keep_timer)
+		event_free(pipeline->keep_timer);
 	symbolize_free(pipeline->symbolize);
 	unwind_maps_free(pipeline->unwind_maps);
 	sampler_free(pipeline->sampler);

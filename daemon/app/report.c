@@ -223,6 +223,7 @@ static Sprof__Control__UnwindTables *report_unwind_tables(struct arena *arena, c
 	message->tables = figures.tables;
 	message->lists = figures.lists;
 	message->refused = figures.refused;
+	message->kept_bytes = figures.kept_bytes;
 	return message;
 }
 

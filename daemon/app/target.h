@@ -26,6 +26,8 @@
 #include "store/store.h"
 
 struct pipeline;
+struct target;
+struct target_job;
 struct thread_clock;
 
 enum { CGROUP_BYTES = 512 };
@@ -46,11 +48,13 @@ struct target_table {
 
 /* What the sampling program knows of the target's code. Event loop only; `list` is the job's while one runs. */
 struct target_unwind {
-	bool busy;               /* a job runs */
-	struct unwind_list list; /* what is shown */
-	struct maps *shown;      /* the snapshot of which it was made; NULL: none */
-	struct maps *next;       /* of which one is to be made, when the job that runs is done */
-	bool incomplete;         /* some table is still to come */
+	bool busy;                            /* a job runs */
+	struct unwind_list list;              /* what is shown */
+	struct maps *shown;                   /* the snapshot of which it was made; NULL: none */
+	struct maps *next;                    /* of which one is to be made, when the job that runs is done */
+	bool incomplete;                      /* some table is still to come */
+	void (*ready)(struct target *target); /* to be called when the job is done, or when patience ends */
+	struct event *patience;
 };
 
 struct target {
@@ -80,7 +84,8 @@ struct target {
 	bool holds_slot, ending;
 	struct lane events, mappings;
 	struct target_unwind unwind;
-	struct arming *arming; /* used in jobs of the events lane alone, as are the next two */
+	struct target_job *starting; /* of its attach, while it waits for unwind tables; else NULL */
+	struct arming *arming;       /* used in jobs of the events lane alone, as are the next two */
 	uint64_t last_count, last_cpu_ns;
 	struct event *watch_event; /* on the watch of `arming` */
 	struct event *look_timer;  /* when to look after the events */
@@ -158,6 +163,12 @@ void target_note_table(struct target *target, const struct record *record);
 
 /* The target's code was found to be mapped like this: has the sampling program unwind by it. Takes the reference. */
 void target_unwind(struct target *target, struct maps *maps);
+/* Calls ready once that is done, or after wait_ms at the latest; at once when there is nothing to wait for. */
+void target_unwind_await(struct target *target, unsigned wait_ms, void (*ready)(struct target *target));
+/* Calls it now, if it has not been. */
+void target_unwind_hurry(struct target *target);
+/* A target is about to be attached: what its tables will be needed for is made ready, meanwhile. */
+void target_unwind_prepare(struct pipeline *pipeline);
 /* Now and then: tables that could not be had are asked for again. */
 void target_unwind_retry(struct target *target);
 /* Nothing is sampled any more: lets the tables go. Once or more. */

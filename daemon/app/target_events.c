@@ -9,6 +9,9 @@
 #include "collect/sampler.h"
 #include "reconcile/thread_clock.h"
 
+/* For so long an attach waits for the unwind tables of what the process maps: nearly all are made sooner. */
+enum { TABLES_WAIT_MS = 300 };
+
 static void take_baselines(struct target *target, struct target_job *job)
 {
 	for (size_t i = 0; i < job->n_baselines;
@@ -79,7 +82,7 @@ static int check_access(int pidfd, const struct requester *requester, pid_t pid,
 	return 0;
 }
 
-static void work_attach(void *context)
+static void work_look(void *context)
 {
 	struct target_job *job = context;
 	const struct target_request *request = &job->request;
@@ -90,13 +93,17 @@ static void work_attach(void *context)
 	process_cgroup(request->pid, job->cgroup, sizeof(job->cgroup));
 	process_place_read(&job->process, &job->place);
 	int r = proc_maps_read(request->pid, job->target->pipeline->files, &job->maps);
-	if (r == -EACCES || r == -EPERM) {
+	if (r == -EACCES || r == -EPERM)
 		error_set(&job->err, EACCES,
 			  "cannot read the mappings of process %d: sprofd needs CAP_SYS_PTRACE (start it as root or by "
 			  "systemctl)",
 			  request->pid);
-		return;
-	}
+}
+
+static void work_attach(void *context)
+{
+	struct target_job *job = context;
+	const struct target_request *request = &job->request;
 	target_job_read_table(job);
 	if (open_events(job, 0, request->frequency_hz, &job->arming) < 0)
 		return;
@@ -128,10 +135,27 @@ static void done_attach(struct target_job *job)
 	target->place = job->place;
 	job->place = PROCESS_PLACE_UNKNOWN;
 	take_baselines(target, job);
-	target_unwind(target, maps_ref(job->maps));
 	(void)address_space_update(&target->space, 0, TAKE_PTR(job->maps), 0);
 	target_job_take_table(job);
 	target_job_submit_next(job, &target->events, work_start, done_start);
+}
+
+static void arm(struct target *target)
+{
+	target_job_submit_next(TAKE_PTR(target->starting), &target->events, work_attach, done_attach);
+}
+
+/* The unwind tables come before the events, so that all samples are walked by them. */
+static void done_look(struct target_job *job)
+{
+	struct target *target = job->target;
+	if (job->err.code) {
+		target_job_finish(job);
+		return;
+	}
+	target->starting = job;
+	target_unwind(target, maps_ref(job->maps));
+	target_unwind_await(target, TABLES_WAIT_MS, arm);
 }
 
 void target_attach(struct target *target, target_fn done, void *context)
@@ -144,6 +168,7 @@ void target_attach(struct target *target, target_fn done, void *context)
 	}
 	target->holds_slot = true;
 	target->pipeline->by_slot[target->slot] = target;
+	target_unwind_prepare(target->pipeline);
 	struct target_job *job = target_job_new(target, done, context);
 	if (!job) {
 		target_job_missing(target, done, context);
@@ -151,7 +176,7 @@ void target_attach(struct target *target, target_fn done, void *context)
 	}
 	job->request.pid = target->pid;
 	job->request.frequency_hz = target->frequency_hz;
-	target_job_submit(job, &target->events, work_attach, done_attach);
+	target_job_submit(job, &target->events, work_look, done_look);
 }
 
 /* --- rate --- */

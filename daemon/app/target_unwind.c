@@ -38,15 +38,17 @@ static bool same_maps(const struct maps *a, const struct maps *b)
 
 /* --- on a worker thread --- */
 
-static void load_table(const struct pipeline *pipeline, uint64_t file_id, int fd, struct unwind_mapping *mapping)
+static void load_table(const struct pipeline *pipeline, uint64_t file_id, struct file *file,
+		       struct unwind_mapping *mapping)
 {
 	struct unwind_table table = {0};
-	int r = symbolize_unwind_table(pipeline->symbolize, file_id, fd, unwind_maps_room(pipeline->unwind_maps),
+	int r = symbolize_unwind_table(pipeline->symbolize, file_id, file ? file->fd : -1,
+				       unwind_maps_room(pipeline->unwind_maps),
 				       clock_monotonic_ns() + TABLE_SECONDS * NS_PER_S, &table);
 	if (r == -EFBIG)
 		unwind_maps_count_refused(pipeline->unwind_maps);
 	if (r == 0)
-		r = unwind_maps_load(pipeline->unwind_maps, file_id, table.bytes, table.n_bytes, &mapping->table);
+		r = unwind_maps_load(pipeline->unwind_maps, file_id, file, table.bytes, table.n_bytes, &mapping->table);
 	unwind_table_free(&table);
 	if (r == 0)
 		mapping->kind = UNWIND_CODE_TABLE;
@@ -67,7 +69,7 @@ static void find_table(const struct pipeline *pipeline, const struct mapping *fr
 	if (mapping->table)
 		mapping->kind = UNWIND_CODE_TABLE;
 	else
-		load_table(pipeline, file_id, is_vdso ? -1 : from->file->fd, mapping);
+		load_table(pipeline, file_id, is_vdso ? NULL : from->file, mapping);
 }
 
 /* The same file is often mapped in neighbouring pieces. */
@@ -135,6 +137,7 @@ static void done_unwind(void *context, bool worked)
 		target_unwind_end(job->target);
 	else if (unwind->next && worked)
 		start(job->target, TAKE_PTR(unwind->next));
+	target_unwind_hurry(job->target);
 	free_job(job);
 }
 
@@ -148,7 +151,7 @@ static void start(struct target *target, struct maps *maps)
 	}
 	*job = (struct unwind_job){.target = target_ref(target), .maps = maps};
 	target->unwind.busy = true;
-	if (jobs_submit(target->pipeline->control, NULL, JOB_LAST, work_unwind, done_unwind, job) == 0)
+	if (jobs_submit(target->pipeline->makers, NULL, JOB_LAST, work_unwind, done_unwind, job) == 0)
 		return;
 	target->unwind.busy = false;
 	free_job(job);
@@ -176,6 +179,96 @@ void target_unwind_retry(struct target *target)
 		start(target, maps_ref(unwind->shown));
 }
 
+/* --- before the first sample --- */
+
+static void on_impatient(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd, (void)what;
+	target_unwind_hurry(context);
+}
+
+void target_unwind_await(struct target *target, unsigned wait_ms, void (*ready)(struct target *target))
+{
+	struct target_unwind *unwind = &target->unwind;
+	struct timeval wait = {.tv_usec = (suseconds_t)wait_ms * 1000};
+	unwind->ready = ready;
+	if (unwind->busy && !unwind->patience)
+		unwind->patience = event_new(target->pipeline->base, -1, 0, on_impatient, target);
+	if (!unwind->busy || !unwind->patience || event_add(unwind->patience, &wait) < 0)
+		target_unwind_hurry(target);
+}
+
+void target_unwind_hurry(struct target *target)
+{
+	void (*ready)(struct target * target) = TAKE_PTR(target->unwind.ready);
+	if (!ready)
+		return;
+	if (target->unwind.patience)
+		event_del(target->unwind.patience);
+	ready(target);
+}
+
+/* Every process needs the vdso's, and having it made starts the reader. */
+static void work_prepare(void *context)
+{
+	const struct pipeline *pipeline = context;
+	const struct mapping vdso = {.kind = MAPPING_VDSO};
+	struct unwind_mapping found = {.kind = UNWIND_CODE_PLAIN};
+	find_table(pipeline, &vdso, &found);
+	loaded_table_unref(found.table);
+}
+
+static void done_prepare(void *context, bool worked)
+{
+	(void)context, (void)worked;
+}
+
+void target_unwind_prepare(struct pipeline *pipeline)
+{
+	(void)jobs_submit(pipeline->makers, NULL, JOB_LAST, work_prepare, done_prepare, pipeline);
+}
+
+/* --- tables that nobody needs any more --- */
+
+static uint64_t keep_ns(const struct pipeline *pipeline)
+{
+	return pipeline->settings->exited_seconds * NS_PER_S;
+}
+
+static void work_expire(void *context)
+{
+	const struct pipeline *pipeline = context;
+	unwind_maps_expire(pipeline->unwind_maps, clock_monotonic_ns() - keep_ns(pipeline));
+}
+
+static void expire_later(struct pipeline *pipeline);
+
+static void done_expire(void *context, bool worked)
+{
+	struct pipeline *pipeline = context;
+	struct unwind_maps_figures figures;
+	unwind_maps_figures(pipeline->unwind_maps, &figures);
+	if (worked && figures.kept_bytes)
+		expire_later(pipeline);
+}
+
+static void on_expire(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd, (void)what;
+	struct pipeline *pipeline = context;
+	(void)jobs_submit(pipeline->makers, NULL, JOB_LAST, work_expire, done_expire, pipeline);
+}
+
+/* They are kept for as long as the profile of a process that has ended, should another one run the same program. */
+static void expire_later(struct pipeline *pipeline)
+{
+	struct timeval wait = {.tv_sec = (time_t)(keep_ns(pipeline) / NS_PER_S) + 1};
+	if (!pipeline->keep_timer)
+		pipeline->keep_timer = event_new(pipeline->base, -1, 0, on_expire, pipeline);
+	if (pipeline->keep_timer && !event_pending(pipeline->keep_timer, EV_TIMEOUT, NULL))
+		event_add(pipeline->keep_timer, &wait);
+}
+
 /* --- the end --- */
 
 struct leftover {
@@ -199,10 +292,10 @@ static void done_leftover(void *context, bool worked)
 /* Letting tables go waits for the kernel. */
 static void release_later(struct pipeline *pipeline, struct unwind_list *list)
 {
-	struct leftover *leftover = pipeline->control && list->n_pages ? malloc(sizeof(*leftover)) : NULL;
+	struct leftover *leftover = pipeline->makers && list->n_pages ? malloc(sizeof(*leftover)) : NULL;
 	if (leftover) {
 		*leftover = (struct leftover){.maps = pipeline->unwind_maps, .list = *list};
-		if (jobs_submit(pipeline->control, NULL, JOB_LAST, work_leftover, done_leftover, leftover) == 0) {
+		if (jobs_submit(pipeline->makers, NULL, JOB_LAST, work_leftover, done_leftover, leftover) == 0) {
 			*list = (struct unwind_list){.fd = -1};
 			return;
 		}
@@ -221,4 +314,6 @@ void target_unwind_end(struct target *target)
 	unwind->incomplete = false;
 	unwind_maps_hide(target->pipeline->unwind_maps, target->slot, &unwind->list);
 	release_later(target->pipeline, &unwind->list);
+	if (target->pipeline->makers)
+		expire_later(target->pipeline);
 }

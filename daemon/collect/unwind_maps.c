@@ -2,33 +2,15 @@
 
 #include <bpf/bpf.h>
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/cleanup.h"
-#include "bpf/cfi_table.h"
+#include "collect/unwind_maps_parts.h"
 
-enum { NONE = UINT32_MAX };
-
-struct loaded_table {
-	struct unwind_maps *maps;
-	uint64_t file_id;
-	unsigned references;
-	uint32_t index; /* in the array of tables */
-	uint32_t pages;
-	int fd;
-};
-
-struct unwind_maps {
-	int lists_fd, tables_fd;
-	pthread_mutex_t lock; /* of all below; never held while the kernel is waited for */
-	uint64_t budget_pages, table_pages, list_pages, refused;
-	uint32_t n_tables, n_lists;
-	struct loaded_table *tables[UNWIND_MAX_TABLES]; /* by index; NULL: free */
-	uint32_t above;                                 /* all indices from here on are free */
-};
+enum { NAP_NS = 1000000 };
 
 _Static_assert((int)CFI_PAGE_BYTES == (int)UNWIND_LIST_PAGE_BYTES, "one unit of the budget");
 
@@ -52,6 +34,7 @@ void unwind_maps_free(struct unwind_maps *maps)
 		if (!maps->tables[i])
 			continue;
 		close(maps->tables[i]->fd);
+		file_unref(maps->tables[i]->file);
 		free(maps->tables[i]);
 	}
 	pthread_mutex_destroy(&maps->lock);
@@ -64,6 +47,7 @@ void unwind_maps_figures(struct unwind_maps *maps, struct unwind_maps_figures *r
 	*ret = (struct unwind_maps_figures){
 		.budget_bytes = maps->budget_pages * CFI_PAGE_BYTES,
 		.table_bytes = maps->table_pages * CFI_PAGE_BYTES,
+		.kept_bytes = maps->kept_pages * CFI_PAGE_BYTES,
 		.list_bytes = maps->list_pages * CFI_PAGE_BYTES,
 		.tables = maps->n_tables,
 		.lists = maps->n_lists,
@@ -74,19 +58,35 @@ void unwind_maps_figures(struct unwind_maps *maps, struct unwind_maps_figures *r
 
 /* --- the budget --- */
 
-static int reserve(struct unwind_maps *maps, uint64_t *used_pages, uint32_t pages)
+/* The lock is held. */
+static bool take_room(struct unwind_maps *maps, uint64_t *used_pages, uint32_t pages)
 {
-	pthread_mutex_lock(&maps->lock);
 	bool room = maps->table_pages + maps->list_pages + pages <= maps->budget_pages;
 	if (room)
 		*used_pages += pages;
-	else
-		maps->refused++;
-	pthread_mutex_unlock(&maps->lock);
-	return room ? 0 : -ENOSPC;
+	return room;
 }
 
-static void give_back(struct unwind_maps *maps, uint64_t *used_pages, uint32_t pages)
+int unwind_maps_reserve(struct unwind_maps *maps, uint64_t *used_pages, uint32_t pages)
+{
+	for (;;) {
+		pthread_mutex_lock(&maps->lock);
+		bool room = take_room(maps, used_pages, pages);
+		uint64_t needed = maps->table_pages - maps->kept_pages + maps->list_pages + pages;
+		bool hope = needed <= maps->budget_pages; /* nothing is let go in vain */
+		pthread_mutex_unlock(&maps->lock);
+		if (room)
+			return 0;
+		if (!hope) {
+			unwind_maps_count_refused(maps);
+			return -ENOSPC;
+		}
+		if (!unwind_maps_evict(maps, UINT64_MAX)) /* another thread is at it */
+			nanosleep(&(struct timespec){.tv_nsec = NAP_NS}, NULL);
+	}
+}
+
+void unwind_maps_give_back(struct unwind_maps *maps, uint64_t *used_pages, uint32_t pages)
 {
 	pthread_mutex_lock(&maps->lock);
 	*used_pages -= pages;
@@ -96,7 +96,7 @@ static void give_back(struct unwind_maps *maps, uint64_t *used_pages, uint32_t p
 size_t unwind_maps_room(struct unwind_maps *maps)
 {
 	pthread_mutex_lock(&maps->lock);
-	uint64_t pages = maps->budget_pages - maps->table_pages - maps->list_pages;
+	uint64_t pages = maps->budget_pages + maps->kept_pages - maps->table_pages - maps->list_pages;
 	pthread_mutex_unlock(&maps->lock);
 	return pages * CFI_PAGE_BYTES;
 }
@@ -110,8 +110,7 @@ void unwind_maps_count_refused(struct unwind_maps *maps)
 
 /* --- inner maps --- */
 
-/* An inner map of that many pages, filled. Its fd, or -errno. */
-static int make_map(const char *name, const uint8_t *bytes, size_t n, uint32_t pages)
+int unwind_maps_make(const char *name, const uint8_t *bytes, size_t n, uint32_t pages)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_INNER_MAP);
 	_cleanup_close_ int fd =
@@ -142,149 +141,13 @@ static void hide(int outer_fd, uint32_t index)
 	(void)bpf_map_delete_elem(outer_fd, &index); /* what is not there needs no hiding */
 }
 
-/* --- tables --- */
-
-/* The lock is held. */
-static struct loaded_table *find(struct unwind_maps *maps, uint64_t file_id)
-{
-	for (uint32_t i = 0; i < maps->above; i++)
-		if (maps->tables[i] && maps->tables[i]->references && maps->tables[i]->file_id == file_id)
-			return maps->tables[i];
-	return NULL;
-}
-
-struct loaded_table *unwind_maps_find(struct unwind_maps *maps, uint64_t file_id)
-{
-	pthread_mutex_lock(&maps->lock);
-	struct loaded_table *table = find(maps, file_id);
-	if (table)
-		table->references++;
-	pthread_mutex_unlock(&maps->lock);
-	return table;
-}
-
-static uint32_t free_index(const struct unwind_maps *maps)
-{
-	for (uint32_t i = 0; i < maps->above; i++)
-		if (!maps->tables[i])
-			return i;
-	return maps->above < UNWIND_MAX_TABLES ? maps->above : (uint32_t)NONE;
-}
-
-/* Gives the table a place of its own in the array. -ENOSPC. */
-static int take_index(struct unwind_maps *maps, struct loaded_table *table)
-{
-	pthread_mutex_lock(&maps->lock);
-	table->index = free_index(maps);
-	if (table->index != NONE) {
-		maps->tables[table->index] = table;
-		if (table->index == maps->above)
-			maps->above++;
-	}
-	pthread_mutex_unlock(&maps->lock);
-	return table->index == NONE ? -ENOSPC : 0;
-}
-
-static void give_index_back(struct loaded_table *table)
-{
-	struct unwind_maps *maps = table->maps;
-	pthread_mutex_lock(&maps->lock);
-	maps->tables[table->index] = NULL;
-	while (maps->above > 0 && !maps->tables[maps->above - 1])
-		maps->above--;
-	pthread_mutex_unlock(&maps->lock);
-}
-
-/* Others may find it from now on; when another of the same file is there already, that one. */
-static struct loaded_table *publish(struct loaded_table *table)
-{
-	struct unwind_maps *maps = table->maps;
-	pthread_mutex_lock(&maps->lock);
-	struct loaded_table *found = find(maps, table->file_id);
-	if (!found) {
-		found = table;
-		maps->n_tables++;
-	}
-	found->references++;
-	pthread_mutex_unlock(&maps->lock);
-	return found;
-}
-
-static void free_table(struct loaded_table *table)
-{
-	give_index_back(table);
-	give_back(table->maps, &table->maps->table_pages, table->pages);
-	close(table->fd);
-	free(table);
-}
-
-int unwind_maps_load(struct unwind_maps *maps, uint64_t file_id, const void *bytes, size_t n, struct loaded_table **ret)
-{
-	uint32_t pages = (uint32_t)((n + CFI_PAGE_BYTES - 1) / CFI_PAGE_BYTES);
-	int r = n && n <= CFI_MAX_TABLE_BYTES ? reserve(maps, &maps->table_pages, pages) : -EINVAL;
-	if (r < 0)
-		return r;
-	struct loaded_table *table = malloc(sizeof(*table));
-	int fd = table ? make_map("unwind_table", bytes, n, pages) : -ENOMEM;
-	if (fd < 0) {
-		free(table);
-		give_back(maps, &maps->table_pages, pages);
-		return fd;
-	}
-	*table = (struct loaded_table){.maps = maps, .file_id = file_id, .pages = pages, .fd = fd};
-	r = take_index(maps, table);
-	if (r < 0) {
-		give_back(maps, &maps->table_pages, pages);
-		close(fd);
-		free(table);
-		return r;
-	}
-	r = show(maps->tables_fd, table->index, fd);
-	if (r < 0) {
-		free_table(table);
-		return r;
-	}
-	*ret = publish(table);
-	if (*ret != table) {
-		hide(maps->tables_fd, table->index);
-		free_table(table);
-	}
-	return 0;
-}
-
-struct loaded_table *loaded_table_ref(struct loaded_table *table)
-{
-	if (!table)
-		return NULL;
-	pthread_mutex_lock(&table->maps->lock);
-	table->references++;
-	pthread_mutex_unlock(&table->maps->lock);
-	return table;
-}
-
-void loaded_table_unref(struct loaded_table *table)
-{
-	if (!table)
-		return;
-	struct unwind_maps *maps = table->maps;
-	pthread_mutex_lock(&maps->lock);
-	bool last = --table->references == 0; /* not found any more, so that nobody revives it */
-	if (last)
-		maps->n_tables--;
-	pthread_mutex_unlock(&maps->lock);
-	if (!last)
-		return;
-	hide(maps->tables_fd, table->index); /* waits until no program reads it */
-	free_table(table);
-}
-
 /* --- lists --- */
 
 void unwind_list_release(struct unwind_maps *maps, struct unwind_list *list)
 {
 	if (list->n_pages) {
 		close(list->fd);
-		give_back(maps, &maps->list_pages, list->n_pages);
+		unwind_maps_give_back(maps, &maps->list_pages, list->n_pages);
 		pthread_mutex_lock(&maps->lock);
 		maps->n_lists--;
 		pthread_mutex_unlock(&maps->lock);
@@ -348,12 +211,13 @@ int unwind_maps_show(struct unwind_maps *maps, uint16_t slot, uint64_t program, 
 	_cleanup_free_ uint8_t *pages = make_pages(program, mappings, n, entry_pages);
 	if (!pages)
 		return -ENOMEM;
-	int r = reserve(maps, &maps->list_pages, 1 + entry_pages);
+	int r = unwind_maps_reserve(maps, &maps->list_pages, 1 + entry_pages);
 	if (r < 0)
 		return r; /* _cleanup_ frees them. NOLINT(clang-analyzer-unix.Malloc) */
-	int fd = make_map("mapping_list", pages, (size_t)(1 + entry_pages) * UNWIND_LIST_PAGE_BYTES, 1 + entry_pages);
+	int fd = unwind_maps_make("mapping_list", pages, (size_t)(1 + entry_pages) * UNWIND_LIST_PAGE_BYTES,
+				  1 + entry_pages);
 	if (fd < 0) {
-		give_back(maps, &maps->list_pages, 1 + entry_pages);
+		unwind_maps_give_back(maps, &maps->list_pages, 1 + entry_pages);
 		return fd;
 	}
 	pthread_mutex_lock(&maps->lock);
@@ -361,6 +225,8 @@ int unwind_maps_show(struct unwind_maps *maps, uint16_t slot, uint64_t program, 
 	pthread_mutex_unlock(&maps->lock);
 	struct unwind_list next = {.fd = fd, .n_pages = 1 + entry_pages};
 	r = take_tables(&next, mappings, n);
+	if (r == 0)
+		r = unwind_tables_show(maps, next.tables, next.n_tables);
 	if (r == 0)
 		r = show(maps->lists_fd, slot, fd); /* waits until no program reads the one before */
 	if (r < 0) {

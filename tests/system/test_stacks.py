@@ -2,13 +2,14 @@
 thread began, by program, and why the others end. Counted from when the program's unwind tables are there."""
 import collections
 import os
+import signal
 import subprocess
 import time
 from pathlib import Path
 import unittest
 
 import harness
-from foreign import Foreign, c_source
+from foreign import PYTHON, Foreign, c_source
 from harness import Daemon, number
 
 HZ = 7900
@@ -129,6 +130,64 @@ class Stacks(harness.Case, Foreign):
 
     def test_luajit(self):
         self.judge("luajit", self.luajit(), WHOLE_OF_A_JIT)
+
+
+class Attach(harness.Case):
+    """When the unwind tables are there."""
+
+    def setUp(self):
+        self.daemon = Daemon(self)
+
+    def python(self):
+        process = subprocess.Popen(["/usr/bin/python3", "-c", PYTHON])
+        self.addCleanup(harness.end, process)
+        harness.let_run(process.pid, 0.5)
+        return process
+
+    def ends(self, pid):
+        def sampled():
+            ends = {e["name"]: number(e, "count") for e in self.daemon.target(pid).get("stack_ends", [])}
+            return ends if sum(ends.values()) > 300 else None
+
+        return harness.wait_for(sampled, 60, "too few samples")
+
+    def test_another_process_of_a_program_is_whole_from_the_first_sample_on(self):
+        first = self.python()
+        self.daemon.attach(first.pid, 999)
+        self.ends(first.pid)
+        self.daemon.ok("detach", first.pid)
+        harness.end(first)
+        tables = self.daemon.status()["unwind_tables"]
+        self.assertGreater(number(tables, "kept_bytes"), 100_000)
+        second = self.python()
+        self.daemon.attach(second.pid, 999)
+        ends = self.ends(second.pid)
+        self.assertEqual(ends.get("tables_not_ready", 0), 0, ends)
+        again = self.daemon.status()["unwind_tables"]
+        self.assertEqual(number(again, "tables"), number(tables, "tables"))
+        self.assertLess(number(again, "kept_bytes"), number(tables, "kept_bytes"))
+
+    def test_tables_that_do_not_come_are_not_waited_for(self):
+        """The reader is stopped: the attach goes on without it, and says so of its samples."""
+        spin = harness.Target(self, "spin")
+        self.daemon.attach(spin.pid)
+        children = Path(f"/proc/{self.daemon.pid()}/task").glob("*/children")
+        readers = [int(pid) for file in children for pid in file.read_text().split()]
+        self.assertEqual(len(readers), 1)
+        process = self.python()
+        os.kill(readers[0], signal.SIGSTOP)
+        begin = time.monotonic()
+        self.daemon.attach(process.pid, 999)
+        self.assertLess(time.monotonic() - begin, 3)
+        self.assertGreater(self.ends(process.pid).get("tables_not_ready", 0), 0)
+
+    def test_tables_are_let_go_some_time_after_the_last_process(self):
+        daemon = Daemon(self, config="[retention]\nexited_seconds = 1\n")
+        spin = harness.Target(self, "spin")
+        daemon.attach(spin.pid)
+        self.assertGreater(number(daemon.status()["unwind_tables"], "tables"), 1)
+        daemon.ok("detach", spin.pid)
+        harness.wait_for(lambda: number(daemon.status()["unwind_tables"], "tables") == 0, 20, "tables that are let go")
 
 
 class Uretprobes(harness.Case):
