@@ -36,13 +36,14 @@ enum real {
 	REAL_SETCONTEXT,
 	REAL_MAKECONTEXT,
 	REAL_LONGJMP,
+	REAL_LONGJMP_CHK,
 	REAL_MAKE,
 	REAL_JUMP,
 	REAL_ONTOP,
 	REAL_COUNT
 };
 static const char *const real_names[REAL_COUNT] = {"swapcontext",   "setcontext",    "makecontext",   "longjmp",
-						   "make_fcontext", "jump_fcontext", "ontop_fcontext"};
+						   "__longjmp_chk", "make_fcontext", "jump_fcontext", "ontop_fcontext"};
 void *preload_real[REAL_COUNT];
 
 /* In a library that was loaded with RTLD_LOCAL, or that has its own: the caller's, and what that was linked with. */
@@ -231,4 +232,15 @@ struct preload_change preload_longjmp(struct __jmp_buf_tag *buf, uint64_t pc, ui
 	if (buf->__mask_was_saved)
 		(void)sigprocmask(SIG_SETMASK, &buf->__saved_mask, NULL);
 	return preload_switch(to_sp, pc, sp, fp);
+}
+
+struct preload_change preload_longjmp_chk(struct __jmp_buf_tag *buf, uint64_t pc, uint64_t sp, uint64_t fp);
+
+/* What longjmp is with _FORTIFY_SOURCE. libc refuses most jumps to lower stack pointers: those are its own to judge, and are found out about
+ * at the next switch. */
+struct preload_change preload_longjmp_chk(struct __jmp_buf_tag *buf, uint64_t pc, uint64_t sp, uint64_t fp)
+{
+	if (!jumps_are_understood || unguarded((uint64_t)buf->__jmpbuf[JB_RSP]) < sp)
+		return (struct preload_change){NULL, 0};
+	return preload_longjmp(buf, pc, sp, fp);
 }

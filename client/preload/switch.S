@@ -36,8 +36,9 @@
 #define REAL_SETCONTEXT  1
 #define REAL_MAKECONTEXT 2
 #define REAL_LONGJMP     3
-#define REAL_JUMP        5
-#define REAL_ONTOP       6
+#define REAL_LONGJMP_CHK 4
+#define REAL_JUMP        6
+#define REAL_ONTOP       7
 
 #define SYS_rt_sigprocmask 14
 #define SIG_SETMASK        2
@@ -223,11 +224,8 @@ finish \name
 	boost jump_fcontext REAL_JUMP
 	boost ontop_fcontext REAL_ONTOP
 
-	.globl _longjmp
-	.globl siglongjmp
-	.set _longjmp, longjmp
-	.set siglongjmp, longjmp
-function longjmp /* (buf, value) */
+	.macro jump name hook which
+function \name /* (buf, value) */
 	save rdi
 	save rsi
 	sub $8, %rsp
@@ -235,7 +233,7 @@ function longjmp /* (buf, value) */
 	mov 24(%rsp), %rsi
 	lea 32(%rsp), %rdx
 	mov %rbp, %rcx
-	call preload_longjmp
+	call \hook
 	mov %rdx, %r10
 	add $8, %rsp
 	.cfi_adjust_cfa_offset -8
@@ -243,8 +241,16 @@ function longjmp /* (buf, value) */
 	restore rdi
 	test %rax, %rax
 	jnz preload_enter_jump
-	jmp *(preload_real + 8 * REAL_LONGJMP)(%rip)
-finish longjmp
+	jmp *(preload_real + 8 * \which)(%rip)
+finish \name
+	.endm
+
+	jump longjmp preload_longjmp REAL_LONGJMP
+	jump __longjmp_chk preload_longjmp_chk REAL_LONGJMP_CHK
+	.globl _longjmp
+	.globl siglongjmp
+	.set _longjmp, longjmp
+	.set siglongjmp, longjmp
 
 	.globl preload_sets_sp
 	.hidden preload_sets_sp

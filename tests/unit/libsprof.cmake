@@ -19,3 +19,9 @@ if(TARGET greenrt)
   endforeach()
   set_tests_properties(unit.test_greenrt_stacks PROPERTIES TIMEOUT 400) # it goes on until it has seen enough
 endif()
+if(TARGET sprof_preload AND NOT SPROF_SANITIZE) # a sanitizer stands before these functions itself
+  sprof_unit_test(test_preload)
+  target_link_libraries(test_preload PRIVATE Threads::Threads)
+  add_dependencies(test_preload sprof_preload)
+  set_tests_properties(unit.test_preload PROPERTIES ENVIRONMENT LD_PRELOAD=$<TARGET_FILE:sprof_preload>)
+endif()
