@@ -129,30 +129,40 @@ static struct sprof_stack *stack_at(struct preload_self *self, uint64_t sp)
 	return stack ? stack : preload_on_system(self, sp) ? self->system : NULL;
 }
 
+/* Anything but the usual. */
+static void move(struct preload_self *self, struct sprof_stack *from, struct sprof_stack *to, struct sprof_context site)
+{
+	if (from && from != self->top)
+		catch_up(self, from);
+	if (to && on_chain(self, to))
+		go_back(self, to);
+	else if (to)
+		resume(self, from, to, site);
+}
+
+/* The usual ways are short ones, since no sample is believed while the version is odd: what is looked up, and what is said of a stack that does not
+ * run yet, comes before. */
 static struct preload_change announce(struct preload_self *self, struct sprof_stack *from, struct sprof_stack *to,
 				      struct sprof_context site)
 {
 	struct sprof_thread *thread = self->thread;
 	struct preload_change announced = {.seq = &thread->seq, .step = 0};
-	bool back = to && on_chain(self, to);
-	/* The usual ways are short ones, since no sample is believed while the version is odd: what is said of a stack that does not run may be said
-	 * before. */
-	if (to && !back && from && from == self->top && SPROF_LOAD(to->owner_tid) == 0 && !preload_is_peer(to) &&
-	    site.pc) {
+	const struct sprof_stack *user = to == self->system ? NULL : to;
+	bool usual = from && to && from == self->top;
+	bool back = usual && is_mine(self, from) && resumer_of(from) == to && is_mine(self, to);
+	bool forth = usual && !back && SPROF_LOAD(to->owner_tid) == 0 && !preload_is_peer(to) && site.pc != 0;
+	if (forth) {
 		sprof_set_resumer(to, from, site.pc, site.sp, site.fp);
 		SPROF_STORE(to->owner_tid, thread->tid);
-		self->top = to;
-		announced.step = sprof_begin(thread);
-	} else {
-		announced.step = sprof_begin(thread);
-		if (from && from != self->top)
-			catch_up(self, from);
-		if (to && on_chain(self, to))
-			go_back(self, to);
-		else if (to)
-			resume(self, from, to, site);
 	}
-	sprof_ref_store_(&thread->user, to == self->system ? NULL : to);
+	announced.step = sprof_begin(thread);
+	if (back)
+		let_go(from);
+	else if (!forth)
+		move(self, from, to, site);
+	if (to)
+		self->top = to;
+	sprof_ref_store_(&thread->user, user);
 	sprof_ref_store_(&thread->current, to);
 	return announced;
 }

@@ -54,25 +54,11 @@ static void *find_for(const void *caller, const char *name)
 		return NULL;
 	void *library = dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD);
 	void *found = library ? dlsym(library, name) : NULL;
+	/* What is remembered must not be unloaded. */
+	if (found && dladdr(found, &info) && info.dli_fname)
+		(void)dlopen(info.dli_fname, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
 	if (library)
-		(void)dlclose(library); /* it stays: its code is calling */
-	return found;
-}
-
-void *preload_find_real(uint64_t which, const void *caller);
-void *preload_find_real(uint64_t which, const void *caller)
-{
-	void *found = dlsym(RTLD_NEXT, real_names[which]);
-	if (!found)
-		found = find_for(caller, real_names[which]);
-	if (!found) { /* its caller cannot go on */
-		(void)fprintf(
-			stderr,
-			"libsprof-preload: %s is called, and no library has it: run the program without LD_PRELOAD\n",
-			real_names[which]);
-		abort();
-	}
-	__atomic_store_n(&preload_real[which], found, __ATOMIC_RELEASE);
+		(void)dlclose(library);
 	return found;
 }
 
@@ -129,6 +115,25 @@ static void add_fiber_start(const void *function, const uint64_t *context)
 			start = context[i];
 	if (start < end && !__atomic_exchange_n(&added, 1, __ATOMIC_RELAXED))
 		add_range(preload_table(), SPROF_RANGE_STACK_TOP, start, end);
+}
+
+void *preload_find_real(uint64_t which, const void *caller);
+void *preload_find_real(uint64_t which, const void *caller)
+{
+	void *found = dlsym(RTLD_NEXT, real_names[which]);
+	if (!found)
+		found = find_for(caller, real_names[which]);
+	if (!found) { /* its caller cannot go on */
+		(void)fprintf(
+			stderr,
+			"libsprof-preload: %s is called, and no library has it: run the program without LD_PRELOAD\n",
+			real_names[which]);
+		abort();
+	}
+	if (preload_table() && (which == REAL_JUMP || which == REAL_ONTOP))
+		add_switch(preload_table(), found);
+	__atomic_store_n(&preload_real[which], found, __ATOMIC_RELEASE);
+	return found;
 }
 
 /* --- making fibers --- */
