@@ -7,6 +7,7 @@
 #include "elf/dwarf_lines.h"
 #include "elf/dwarf_names.h"
 #include "elf/dwarf_scopes.h"
+#include "elf/dwarf_split.h"
 
 enum {
 	LOADED_MAX_BYTES = 192 << 20, /* of units' tables; more than that only for one unit */
@@ -18,6 +19,7 @@ struct dwarf {
 	struct dwarf_source source, alt;
 	struct dwarf_index index;
 	struct dwarf_names names;
+	struct dwarf_splits splits;
 	/* Units with something loaded. */
 	struct dwarf_unit **loaded;
 	size_t n_loaded, loaded_allocated, loaded_bytes;
@@ -87,6 +89,7 @@ void dwarf_free(struct dwarf *dwarf)
 	unload_all(dwarf);
 	free(dwarf->loaded);
 	dwarf_names_free(&dwarf->names);
+	dwarf_splits_free(&dwarf->splits);
 	dwarf_index_free(&dwarf->index);
 	free(dwarf->source.units);
 	free(dwarf->alt.units);
@@ -99,7 +102,8 @@ size_t dwarf_bytes(const struct dwarf *dwarf)
 {
 	return sizeof(*dwarf) + (dwarf->source.n_units + dwarf->alt.n_units) * sizeof(struct dwarf_unit) +
 	       dwarf->index.allocated * sizeof(dwarf->index.entries[0]) + dwarf_names_bytes(&dwarf->names) +
-	       dwarf->loaded_bytes + dwarf->source.sections.unpacked_bytes + dwarf->alt.sections.unpacked_bytes;
+	       dwarf_splits_bytes(&dwarf->splits) + dwarf->loaded_bytes + dwarf->source.sections.unpacked_bytes +
+	       dwarf->alt.sections.unpacked_bytes;
 }
 
 /* That something of unit will be held; false: out of memory. */
@@ -137,18 +141,22 @@ static bool visit(void *context, struct dwarf_unit *unit)
 }
 
 /* What cannot be read now will not be tried again while the file is open. */
-static void load(struct dwarf *dwarf, struct dwarf_unit *unit)
+static void load_scopes(struct dwarf *dwarf, struct dwarf_unit *unit)
 {
 	load_abbrevs(dwarf, unit);
-	if (!unit->scopes && !unit->bad_scopes) {
-		unit->bad_scopes = !unit->abbrevs.entries || !note_loaded(dwarf, unit) ||
-				   dwarf_scopes_read(unit, &unit->scopes) < 0;
-		dwarf->loaded_bytes += unit->scopes ? dwarf_scopes_bytes(unit->scopes) : 0;
-	}
-	if (!unit->lines && !unit->bad_lines) {
-		unit->bad_lines = !note_loaded(dwarf, unit) || dwarf_lines_read(unit, &unit->lines) < 0;
-		dwarf->loaded_bytes += unit->lines ? dwarf_lines_bytes(unit->lines) : 0;
-	}
+	if (unit->scopes || unit->bad_scopes)
+		return;
+	unit->bad_scopes =
+		!unit->abbrevs.entries || !note_loaded(dwarf, unit) || dwarf_scopes_read(unit, &unit->scopes) < 0;
+	dwarf->loaded_bytes += unit->scopes ? dwarf_scopes_bytes(unit->scopes) : 0;
+}
+
+static void load_lines(struct dwarf *dwarf, struct dwarf_unit *unit)
+{
+	if (unit->lines || unit->bad_lines)
+		return;
+	unit->bad_lines = !note_loaded(dwarf, unit) || dwarf_lines_read(unit, &unit->lines) < 0;
+	dwarf->loaded_bytes += unit->lines ? dwarf_lines_bytes(unit->lines) : 0;
 }
 
 static const char *path_of(struct dwarf_unit *unit, uint64_t file)
@@ -168,16 +176,18 @@ static void set_name(struct dwarf *dwarf, struct dwarf_unit *unit, const struct 
 	frame->is_mangled = name->is_mangled;
 }
 
-/* The frames at address in unit; 0: it is not there. */
+/* The frames at address in unit; 0: it is not there. Lines are the skeleton's where DWARF is split, and files in it go by their numbers. */
 static size_t find_in(struct dwarf *dwarf, struct dwarf_unit *unit, uint64_t address, struct dwarf_frame *ret)
 {
 	const struct dwarf_scope *scopes[READER_FRAMES_MAX];
-	load(dwarf, unit);
+	struct dwarf_unit *body = unit->split ? unit->split : unit;
+	load_scopes(dwarf, body);
+	load_lines(dwarf, unit);
 	work_begin(&dwarf->source.work, NAMES_BUDGET_NS);
 	uint64_t file = 0;
 	uint32_t line = 0;
 	bool has_line = unit->lines && dwarf_lines_find(unit->lines, address, &file, &line);
-	size_t n = unit->scopes ? dwarf_scopes_find(unit->scopes, address, scopes, READER_FRAMES_MAX) : 0;
+	size_t n = body->scopes ? dwarf_scopes_find(body->scopes, address, scopes, READER_FRAMES_MAX) : 0;
 	const char *filename = has_line ? path_of(unit, file) : "";
 	if (n == 0 && filename[0]) {
 		ret[0] = (struct dwarf_frame){.filename = filename, .line = line};
@@ -186,7 +196,7 @@ static size_t find_in(struct dwarf *dwarf, struct dwarf_unit *unit, uint64_t add
 	for (size_t i = 0; i < n; i++) {
 		const struct dwarf_scope *scope = scopes[n - 1 - i];
 		ret[i] = (struct dwarf_frame){.filename = filename, .line = line};
-		set_name(dwarf, unit, scope, &ret[i]);
+		set_name(dwarf, body, scope, &ret[i]);
 		filename = path_of(unit, scope->call_file);
 		line = scope->call_line;
 	}
@@ -205,4 +215,32 @@ size_t dwarf_find(struct dwarf *dwarf, uint64_t address, struct dwarf_frame ret[
 		n = found ? found : n;
 	}
 	return n;
+}
+
+size_t dwarf_want(struct dwarf *dwarf, uint64_t address, struct dwarf_wanted *ret, size_t max, bool *ret_package)
+{
+	struct dwarf_unit *units[CANDIDATES_MAX];
+	size_t n_units = dwarf_index_find(&dwarf->index, address, units, CANDIDATES_MAX), n = 0;
+	for (size_t i = 0; i < n_units && n < max; i++) {
+		if (!dwarf_split_is_missing(units[i]))
+			continue;
+		if (!dwarf->splits.package_sought) {
+			dwarf->splits.package_sought = *ret_package = true;
+			return 0;
+		}
+		dwarf_split_find_packaged(&dwarf->splits, units[i]);
+		if (!units[i]->split && dwarf_split_seek(&dwarf->splits, units[i], ret[n].path) == 0 && ret[n].path[0])
+			n++;
+	}
+	return n;
+}
+
+int dwarf_add_split(struct dwarf *dwarf, struct dwarf_sections *sections)
+{
+	return dwarf_splits_add_file(&dwarf->splits, sections);
+}
+
+int dwarf_add_package(struct dwarf *dwarf, struct dwarf_sections *sections)
+{
+	return dwarf_splits_add_package(&dwarf->splits, sections);
 }

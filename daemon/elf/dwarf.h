@@ -26,5 +26,16 @@ struct dwarf_frame {
  * code without functions (assembly) that has lines. Everything lives until the next call. */
 size_t dwarf_find(struct dwarf *dwarf, uint64_t address, struct dwarf_frame ret[READER_FRAMES_MAX]);
 
+/* Which files of split DWARF hold the functions at address (see dwarf_split.h): into ret, at most max of them, each told once; how many. What
+ * dwarf_find says before they are attached is what the skeletons say. The first time, *ret_package is set: there may be a package. */
+struct dwarf_wanted {
+	char path[READER_LINK_MAX_BYTES + 1];
+};
+size_t dwarf_want(struct dwarf *dwarf, uint64_t address, struct dwarf_wanted *ret, size_t max, bool *ret_package);
+/* Takes over sections, as dwarf_new does: those of a .dwo file that was wanted, held (dwarf_sections_hold), or of a package. -ENOENT: it is
+ * another's, or no package, or there is one; -EBADMSG, -EFBIG, -ENOMEM. */
+int dwarf_add_split(struct dwarf *dwarf, struct dwarf_sections *sections);
+int dwarf_add_package(struct dwarf *dwarf, struct dwarf_sections *sections);
+
 /* Gives it dwz's supplementary file, whose sections it takes over as dwarf_new does. Once. -ENOENT, -EBADMSG, -EFBIG, -ENOMEM. */
 int dwarf_set_alt(struct dwarf *dwarf, struct dwarf_sections *sections);

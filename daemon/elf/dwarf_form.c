@@ -253,8 +253,9 @@ static bool read_element(const struct dwarf_section *section, uint64_t base, uin
 
 bool dwarf_indexed_address(const struct dwarf_unit *unit, uint64_t index, uint64_t *ret)
 {
-	return read_element(dwarf_section(&unit->source->sections, DWARF_ADDR), unit->addr_base, index,
-			    unit->address_bytes, ret);
+	const struct dwarf_unit *home = dwarf_unit_home(unit);
+	return read_element(dwarf_section(&home->source->sections, DWARF_ADDR), home->addr_base, index,
+			    home->address_bytes, ret);
 }
 
 bool dwarf_value_address(const struct dwarf_unit *unit, const struct dwarf_value *value, uint64_t *ret)

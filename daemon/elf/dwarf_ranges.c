@@ -30,13 +30,18 @@ void dwarf_range_list_free(struct dwarf_range_list *list)
 
 static uint64_t base_of(const struct dwarf_unit *unit)
 {
-	return unit->low_pc == DWARF_NOWHERE ? 0 : unit->low_pc;
+	const struct dwarf_unit *home = dwarf_unit_home(unit);
+	return home->low_pc == DWARF_NOWHERE ? 0 : home->low_pc;
 }
 
-/* Pairs of addresses relative to a base; the largest address in front sets another base; a pair of zeros ends it (DWARF 4, 2.17.3). */
+/* Pairs of addresses relative to a base; the largest address in front sets another base; a pair of zeros ends it (DWARF 4, 2.17.3).
+ * A split unit's lists are in the skeleton's file, from a base on that the skeleton tells. */
 static int read_pairs(struct dwarf_unit *unit, uint64_t offset, struct dwarf_range_list *list)
 {
-	const struct dwarf_section *section = dwarf_section(&unit->source->sections, DWARF_RANGES);
+	const struct dwarf_unit *home = dwarf_unit_home(unit);
+	const struct dwarf_section *section = dwarf_section(&home->source->sections, DWARF_RANGES);
+	if (home != unit && __builtin_add_overflow(offset, home->split_ranges_base, &offset))
+		return 0;
 	struct cursor in = cursor_at(section->bytes, section->n, offset, section->n);
 	uint64_t largest = unit->address_bytes == 8 ? UINT64_MAX : UINT32_MAX, base = base_of(unit);
 	while (!work_spent(&unit->source->work, 2)) {

@@ -13,7 +13,7 @@ enum {
 	RATIO_MAX = 64,
 	RATIO_FREE_BYTES = 16 << 20,
 	UNPACKED_MAX_BYTES = 1 << 30, /* of one file */
-	MAPPINGS_MAX = 1024,
+	MAPPINGS_MAX = 16384, /* of sections and of files of split DWARF, of which a large program has thousands */
 	PAGE_BYTES = 4096,
 	TEXT_MAX_BYTES = 64 << 10,
 	OLD_HEADER_BYTES = 12, /* "ZLIB" and the size, big-endian */
@@ -23,7 +23,7 @@ static const char *const names[DWARF_GO_TABLE] = {
 	[DWARF_INFO] = "info",       [DWARF_ABBREV] = "abbrev",     [DWARF_LINE] = "line",
 	[DWARF_STR] = "str",         [DWARF_LINE_STR] = "line_str", [DWARF_STR_OFFSETS] = "str_offsets",
 	[DWARF_ADDR] = "addr",       [DWARF_RANGES] = "ranges",     [DWARF_RNGLISTS] = "rnglists",
-	[DWARF_ARANGES] = "aranges",
+	[DWARF_ARANGES] = "aranges", [DWARF_CU_INDEX] = "cu_index",
 };
 
 /* What is mapped from files now, for the handler of SIGBUS. Only the one thread of the reader (or of a test) changes it, and the handler
@@ -85,7 +85,8 @@ static enum dwarf_section_id section_of_name(const char *name, bool dwo, bool *r
 	name += *ret_old ? 8 : 7;
 	for (enum dwarf_section_id id = 0; id < DWARF_GO_TABLE; id++) {
 		size_t length = strlen(names[id]);
-		if (strncmp(name, names[id], length) == 0 && strcmp(name + length, dwo ? ".dwo" : "") == 0)
+		bool has_suffix = dwo && id != DWARF_CU_INDEX;
+		if (strncmp(name, names[id], length) == 0 && strcmp(name + length, has_suffix ? ".dwo" : "") == 0)
 			return id;
 	}
 	return DWARF_SECTION_COUNT;
@@ -126,7 +127,25 @@ void dwarf_sections_release(struct dwarf_sections *sections)
 			munmap(section->mapped, section->mapped_bytes);
 		}
 	}
+	if (sections->whole) {
+		forget_mapping(sections->whole);
+		munmap(sections->whole, sections->file_size);
+	}
 	*sections = (struct dwarf_sections){.fd = -1};
+}
+
+int dwarf_sections_hold(struct dwarf_sections *sections)
+{
+	void *start = mmap(NULL, sections->file_size, PROT_READ, MAP_PRIVATE, sections->fd, 0);
+	if (start == MAP_FAILED)
+		return -ENOMEM;
+	if (!note_mapping(start, sections->file_size)) {
+		munmap(start, sections->file_size);
+		return -ENOMEM;
+	}
+	sections->whole = start;
+	sections->fd = -1;
+	return 0;
 }
 
 bool dwarf_sections_any(const struct dwarf_sections *sections)
@@ -137,6 +156,11 @@ bool dwarf_sections_any(const struct dwarf_sections *sections)
 /* Maps the section's bytes of the file. */
 static void map(const struct dwarf_sections *sections, struct dwarf_section *section)
 {
+	if (sections->whole) {
+		section->bytes = (const uint8_t *)sections->whole + section->file_offset;
+		section->n = section->file_bytes;
+		return;
+	}
 	uint64_t skip = section->file_offset % PAGE_BYTES;
 	size_t bytes = section->file_bytes + skip;
 	void *start = mmap(NULL, bytes, PROT_READ, MAP_PRIVATE, sections->fd, (off_t)(section->file_offset - skip));
@@ -220,8 +244,10 @@ static void unpack(struct dwarf_sections *sections, struct dwarf_section *sectio
 			munmap(out, bytes);
 		}
 	}
-	forget_mapping(raw.mapped);
-	munmap(raw.mapped, raw.mapped_bytes);
+	if (raw.mapped) {
+		forget_mapping(raw.mapped);
+		munmap(raw.mapped, raw.mapped_bytes);
+	}
 }
 
 const struct dwarf_section *dwarf_section(struct dwarf_sections *sections, enum dwarf_section_id id)

@@ -22,6 +22,7 @@ enum dwarf_section_id {
 	DWARF_RANGES,
 	DWARF_RNGLISTS,
 	DWARF_ARANGES,
+	DWARF_CU_INDEX, /* of a package of split DWARF */
 	DWARF_GO_TABLE, /* no DWARF, but kept in the same way: see go_table.h */
 	DWARF_SECTION_COUNT,
 };
@@ -41,11 +42,14 @@ struct dwarf_sections {
 	int fd; /* borrowed */
 	uint64_t file_size;
 	size_t unpacked_bytes;
+	void *whole; /* the file, when it is held in one mapping; NULL: each section has its own */
 	struct dwarf_section sections[DWARF_SECTION_COUNT];
 };
 
 /* Where the sections of elf are, whose file is fd, of file_size bytes. dwo: those of split DWARF (".debug_info.dwo" and so on). */
 void dwarf_sections_find(Elf *elf, int fd, uint64_t file_size, bool dwo, struct dwarf_sections *ret);
+/* Maps the whole file at once, so that fd may be closed: for the many small files of split DWARF. -ENOMEM: not possible, or too many are. */
+int dwarf_sections_hold(struct dwarf_sections *sections);
 void dwarf_sections_release(struct dwarf_sections *sections);
 /* There is debug information to be read (.debug_info and .debug_abbrev). */
 bool dwarf_sections_any(const struct dwarf_sections *sections);

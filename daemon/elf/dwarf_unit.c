@@ -9,9 +9,10 @@
 enum {
 	UNITS_MAX = 1 << 20,
 	ROOT_ATTRIBUTES_MAX = 64,
-	/* Where the tables begin when a split unit does not say: behind their headers. */
-	SPLIT_STR_OFFSETS_BASE = 8,
-	SPLIT_RNGLISTS_BASE = 12,
+	/* Of the headers of DWARF 5's tables, behind which they begin when a split unit does not say; in 64-bit DWARF they have 8 bytes more. */
+	STR_OFFSETS_HEADER_BYTES = 8,
+	RNGLISTS_HEADER_BYTES = 12,
+	HEADER_64_MORE_BYTES = 8,
 };
 
 #define UNITS_BUDGET_NS 1000000000U
@@ -62,6 +63,9 @@ static void take_root_number(struct dwarf_unit *unit, unsigned name, const struc
 		break;
 	case DW_AT_rnglists_base:
 		unit->rnglists_base = value->number;
+		break;
+	case DW_AT_GNU_ranges_base:
+		unit->split_ranges_base = value->number;
 		break;
 	case DW_AT_GNU_dwo_id:
 		unit->dwo_id = value->number;
@@ -137,8 +141,19 @@ static int add_unit(struct dwarf_source *source, size_t *allocated, const struct
 	return 0;
 }
 
+/* Where the tables of a split unit begin: behind their headers, which GNU's DWARF 4 does not have. */
+static void set_split_bases(struct dwarf_unit *unit, const struct dwarf_bases *bases)
+{
+	uint64_t more = unit->offset_bytes == 8 ? HEADER_64_MORE_BYTES : 0;
+	bool headers = unit->version >= 5;
+	unit->str_offsets_base = bases->str_offsets + (headers ? STR_OFFSETS_HEADER_BYTES + more : 0);
+	unit->rnglists_base = bases->rnglists + (headers ? RNGLISTS_HEADER_BYTES + more : 0);
+	unit->abbrev_offset += bases->abbrev;
+}
+
 /* The unit at *offset, which is moved behind it. False: there is none, nor anything behind it. */
-static bool read_unit(struct dwarf_source *source, uint64_t *offset, struct dwarf_unit *ret, bool *ret_known)
+static bool read_unit(struct dwarf_source *source, uint64_t *offset, const struct dwarf_bases *bases,
+		      struct dwarf_unit *ret, bool *ret_known)
 {
 	const struct dwarf_section *info = dwarf_section(&source->sections, DWARF_INFO);
 	struct cursor in = cursor_at(info->bytes, info->n, *offset, info->n);
@@ -151,8 +166,6 @@ static bool read_unit(struct dwarf_source *source, uint64_t *offset, struct dwar
 		.low_pc = DWARF_NOWHERE,
 		.high_pc = DWARF_NOWHERE,
 		.addr_base = DWARF_NOWHERE,
-		.str_offsets_base = SPLIT_STR_OFFSETS_BASE,
-		.rnglists_base = SPLIT_RNGLISTS_BASE,
 	};
 	uint64_t length = cursor_initial_length(&in, &ret->offset_bytes);
 	if (in.failed || length > cursor_left(&in))
@@ -162,22 +175,29 @@ static bool read_unit(struct dwarf_source *source, uint64_t *offset, struct dwar
 	*offset = ret->end;
 	*ret_known = read_header(&in, ret);
 	ret->dies = (uint64_t)(in.at - info->bytes);
-	if (ret->version < 5)
-		ret->str_offsets_base = 0; /* of GNU split DWARF, whose tables have no header */
+	set_split_bases(ret, bases);
 	if (*ret_known)
 		read_root(ret, in);
 	return true;
+}
+
+bool dwarf_unit_read_packaged(struct dwarf_source *package, const struct dwarf_bases *bases, struct dwarf_unit *ret)
+{
+	uint64_t offset = bases->info;
+	bool known = false;
+	return read_unit(package, &offset, bases, ret, &known) && known;
 }
 
 int dwarf_units_read(struct dwarf_source *source)
 {
 	uint64_t offset = 0;
 	size_t allocated = 0;
+	const struct dwarf_bases none = {};
 	struct dwarf_unit unit;
 	bool known = false;
 	uint64_t end = dwarf_section(&source->sections, DWARF_INFO)->n;
 	work_begin(&source->work, UNITS_BUDGET_NS);
-	while (offset < end && !work_spent(&source->work, 8) && read_unit(source, &offset, &unit, &known)) {
+	while (offset < end && !work_spent(&source->work, 8) && read_unit(source, &offset, &none, &unit, &known)) {
 		int r = known ? add_unit(source, &allocated, &unit) : 0;
 		if (r < 0)
 			return r;

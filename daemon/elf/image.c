@@ -89,7 +89,7 @@ int image_open(int fd, struct image **ret)
 		return -ENOMEM;
 	image->fd = TAKE_FD(owned);
 	image->own.fd = image->fd;
-	image->debug.fd = image->alt_fd = -1;
+	image->debug.fd = image->alt_fd = image->package_fd = -1;
 	elf_version(EV_CURRENT);
 	Elf *elf = elf_begin(image->fd, ELF_C_READ, NULL);
 	r = elf ? read_elf(elf, bytes, image) : -ENOEXEC;
@@ -112,6 +112,8 @@ void image_free(struct image *image)
 		close(image->debug.fd);
 	if (image->alt_fd >= 0)
 		close(image->alt_fd);
+	if (image->package_fd >= 0)
+		close(image->package_fd);
 	symbol_source_release(&image->own);
 	symbol_source_release(&image->mini);
 	symbol_source_release(&image->debug);
@@ -179,6 +181,19 @@ static size_t find_dwarf(struct image *image, uint64_t address, struct dwarf_fra
 {
 	struct dwarf *dwarf = image_dwarf(image);
 	return dwarf ? dwarf_find(dwarf, address, frames) : 0;
+}
+
+size_t image_want(struct image *image, const uint64_t *file_offsets, size_t n, struct dwarf_wanted *ret, size_t max,
+		  bool *ret_package)
+{
+	struct dwarf *dwarf = image_dwarf(image);
+	uint64_t address = 0;
+	size_t n_wanted = 0;
+	*ret_package = false;
+	for (size_t i = 0; dwarf && i < n && n_wanted < max && !*ret_package; i++)
+		if (address_of(image, file_offsets[i], &address))
+			n_wanted += dwarf_want(dwarf, address, ret + n_wanted, max - n_wanted, ret_package);
+	return n_wanted;
 }
 
 /* The compiler's own pieces and copies of a function: "f.cold", "f.part.0". Cuts name in place to what it is a piece of. */

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "elf/dwarf.h"
 #include "elf/links.h"
 #include "proto/reader_limits.h"
 
@@ -29,12 +30,19 @@ image_links(const struct image *image); /* where more about it may be; as of wha
 
 /* A file that tells more about the image. */
 enum image_attachment {
-	ATTACH_DEBUG, /* its separate debug file */
-	ATTACH_ALT,   /* dwz's supplementary file */
+	ATTACH_DEBUG,   /* its separate debug file */
+	ATTACH_ALT,     /* dwz's supplementary file */
+	ATTACH_SPLIT,   /* a file of split DWARF that image_want told */
+	ATTACH_PACKAGE, /* a package of them */
 };
 /* Takes fd in every case. 0: it is used from now on; -ENOENT: it belongs to another image (by its build id, or, where the image has
  * none, by the CRC in .gnu_debuglink), or such a one is there already; -ENOEXEC, -EFBIG, -ENOMEM, -EIO as image_open. */
 int image_attach(struct image *image, enum image_attachment kind, int fd);
+
+/* Which files of split DWARF are needed for the functions at n file offsets, each told once: into ret, at most max, and whether there may be a
+ * package. How many. What image_find_frames says without them is what the program itself says. */
+size_t image_want(struct image *image, const uint64_t *file_offsets, size_t n, struct dwarf_wanted *ret, size_t max,
+		  bool *ret_package);
 
 struct image_name {
 	char name[READER_NAME_MAX_BYTES + 1];        /* demangled */

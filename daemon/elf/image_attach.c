@@ -82,6 +82,45 @@ static int attach_alt(struct image *image, Elf *elf, int fd, uint64_t bytes)
 	return r;
 }
 
+/* There may be thousands: each is mapped, and its fd closed. */
+static int attach_split(struct image *image, Elf *elf, int fd, uint64_t bytes)
+{
+	struct dwarf *dwarf = image_dwarf(image);
+	struct dwarf_sections sections;
+	dwarf_sections_find(elf, fd, bytes, true, &sections);
+	if (!dwarf || !dwarf_sections_any(&sections))
+		return -ENOENT;
+	int r = dwarf_sections_hold(&sections);
+	return r < 0 ? r : dwarf_add_split(dwarf, &sections);
+}
+
+static int attach_package(struct image *image, Elf *elf, int fd, uint64_t bytes)
+{
+	struct dwarf *dwarf = image_dwarf(image);
+	if (!dwarf || image->package_fd >= 0)
+		return -ENOENT;
+	struct dwarf_sections sections;
+	dwarf_sections_find(elf, fd, bytes, true, &sections);
+	int r = dwarf_add_package(dwarf, &sections);
+	if (r == 0)
+		image->package_fd = fd;
+	return r;
+}
+
+static int attach(struct image *image, enum image_attachment kind, Elf *elf, int fd, uint64_t bytes)
+{
+	switch (kind) {
+	case ATTACH_ALT:
+		return attach_alt(image, elf, fd, bytes);
+	case ATTACH_SPLIT:
+		return attach_split(image, elf, fd, bytes);
+	case ATTACH_PACKAGE:
+		return attach_package(image, elf, fd, bytes);
+	default:
+		return attach_debug(image, elf, fd, bytes);
+	}
+}
+
 int image_attach(struct image *image, enum image_attachment kind, int fd)
 {
 	_cleanup_close_ int owned = fd;
@@ -94,9 +133,9 @@ int image_attach(struct image *image, enum image_attachment kind, int fd)
 	if (!elf || elf_kind(elf) != ELF_K_ELF || !gelf_getehdr(elf, &header))
 		r = -ENOEXEC;
 	else
-		r = kind == ATTACH_ALT ? attach_alt(image, elf, fd, bytes) : attach_debug(image, elf, fd, bytes);
+		r = attach(image, kind, elf, fd, bytes);
 	elf_end(elf);
-	if (r == 0)
+	if (r == 0 && kind != ATTACH_SPLIT)
 		TAKE_FD(owned);
 	return r;
 }

@@ -20,8 +20,8 @@ struct image {
 	struct dwarf_sections sections; /* until they are dwarf's */
 	struct dwarf *dwarf;            /* NULL: not read yet, or there is none */
 	bool has_dwarf, has_go_table;
-	uint64_t text_address; /* of .text, in a Go program; 0: there is none */
-	int alt_fd;            /* -1: none */
+	uint64_t text_address;  /* of .text, in a Go program; 0: there is none */
+	int alt_fd, package_fd; /* -1: none */
 };
 
 /* Of a regular file with something in it. -ENOEXEC: it is none; -errno. */

@@ -42,6 +42,8 @@ struct requests {
 	Sprof__Reader__Frames frames[READER_BATCH_MAX], *frames_list[READER_BATCH_MAX];
 	Sprof__Reader__Frame frame[FRAMES_IN_REPLY_MAX], *frame_list[FRAMES_IN_REPLY_MAX];
 	size_t n_frames;
+	struct dwarf_wanted wanted[READER_SPLITS_MAX];
+	char *wanted_list[READER_SPLITS_MAX];
 	char text[READER_MESSAGE_MAX_BYTES];
 	size_t text_used;
 };
@@ -152,6 +154,20 @@ static int handle_open(struct requests *requests, uint64_t file_id, const Sprof_
 	return 0;
 }
 
+static enum image_attachment attachment_of(Sprof__Reader__Attach__Kind kind)
+{
+	switch (kind) {
+	case SPROF__READER__ATTACH__KIND__SUPPLEMENTARY:
+		return ATTACH_ALT;
+	case SPROF__READER__ATTACH__KIND__SPLIT:
+		return ATTACH_SPLIT;
+	case SPROF__READER__ATTACH__KIND__PACKAGE:
+		return ATTACH_PACKAGE;
+	default:
+		return ATTACH_DEBUG;
+	}
+}
+
 /* ENOENT has one meaning for sprofd here: try another file. That this one is no longer open, it notices when it asks next. */
 static int handle_attach(struct requests *requests, uint64_t file_id, const Sprof__Reader__Attach *in, int fd,
 			 Sprof__Reader__Opened *ret)
@@ -162,8 +178,7 @@ static int handle_attach(struct requests *requests, uint64_t file_id, const Spro
 		return -EBADMSG;
 	if (!file || !file->image)
 		return -ENOENT;
-	bool alt = in->kind == SPROF__READER__ATTACH__KIND__SUPPLEMENTARY;
-	int r = image_attach(file->image, alt ? ATTACH_ALT : ATTACH_DEBUG, TAKE_FD(owned));
+	int r = image_attach(file->image, attachment_of(in->kind), TAKE_FD(owned));
 	if (r == 0)
 		describe(file->image, ret);
 	return r;
@@ -238,14 +253,23 @@ static bool add_frames(struct requests *requests, const struct open_file *file, 
 	return true;
 }
 
-static int handle_symbolize(struct requests *requests, uint64_t file_id, const Sprof__Reader__Symbolize *in,
-			    Sprof__Reader__Symbolized *ret)
+/* True: other files are needed first. */
+static bool want_split(struct requests *requests, struct image *image, const Sprof__Reader__Symbolize *in,
+		       Sprof__Reader__SplitWanted *ret)
 {
-	struct open_file *file = find_file(requests, file_id);
-	if (!file)
-		return -ENOENT;
-	if (in->n_file_offset == 0 || in->n_file_offset > READER_BATCH_MAX)
-		return -EBADMSG;
+	bool package = false;
+	size_t n = image_want(image, in->file_offset, in->n_file_offset, requests->wanted, READER_SPLITS_MAX, &package);
+	for (size_t i = 0; i < n; i++)
+		requests->wanted_list[i] = requests->wanted[i].path;
+	ret->package = package;
+	ret->path = requests->wanted_list;
+	ret->n_path = n;
+	return n > 0 || package;
+}
+
+static void find_frames(struct requests *requests, const struct open_file *file, const Sprof__Reader__Symbolize *in,
+			Sprof__Reader__Symbolized *ret)
+{
 	requests->text_used = 0;
 	requests->n_frames = 0;
 	size_t used = REPLY_OVERHEAD_BYTES, n = 0;
@@ -255,6 +279,26 @@ static int handle_symbolize(struct requests *requests, uint64_t file_id, const S
 		n++;
 	ret->frames = requests->frames_list;
 	ret->n_frames = n;
+}
+
+/* One of the two answers, whose case it sets. */
+static int handle_symbolize(struct requests *requests, uint64_t file_id, const Sprof__Reader__Symbolize *in,
+			    Sprof__Reader__Symbolized *symbolized, Sprof__Reader__SplitWanted *wanted,
+			    Sprof__Reader__Reply *answer)
+{
+	struct open_file *file = find_file(requests, file_id);
+	if (!file)
+		return -ENOENT;
+	if (in->n_file_offset == 0 || in->n_file_offset > READER_BATCH_MAX)
+		return -EBADMSG;
+	if (file->image && want_split(requests, file->image, in, wanted)) {
+		answer->what_case = SPROF__READER__REPLY__WHAT_SPLIT_WANTED;
+		answer->split_wanted = wanted;
+		return 0;
+	}
+	find_frames(requests, file, in, symbolized);
+	answer->what_case = SPROF__READER__REPLY__WHAT_SYMBOLIZED;
+	answer->symbolized = symbolized;
 	return 0;
 }
 
@@ -329,6 +373,7 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 	_cleanup_close_ int owned = fds[0], table_fd = fds[1];
 	Sprof__Reader__Opened opened = SPROF__READER__OPENED__INIT;
 	Sprof__Reader__Symbolized symbolized = SPROF__READER__SYMBOLIZED__INIT;
+	Sprof__Reader__SplitWanted wanted = SPROF__READER__SPLIT_WANTED__INIT;
 	Sprof__Reader__UnwindTableMade table_made = SPROF__READER__UNWIND_TABLE_MADE__INIT;
 	Sprof__Reader__Reply answer = SPROF__READER__REPLY__INIT;
 	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
@@ -345,9 +390,7 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 		answer.what_case = SPROF__READER__REPLY__WHAT_OPENED;
 		answer.opened = &opened;
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_SYMBOLIZE) {
-		r = handle_symbolize(requests, request->file_id, request->symbolize, &symbolized);
-		answer.what_case = SPROF__READER__REPLY__WHAT_SYMBOLIZED;
-		answer.symbolized = &symbolized;
+		r = handle_symbolize(requests, request->file_id, request->symbolize, &symbolized, &wanted, &answer);
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_CLOSE) {
 		r = handle_close(requests, request->file_id);
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_UNWIND_TABLE) {

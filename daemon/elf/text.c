@@ -14,3 +14,11 @@ void text_make_printable(char *text)
 		at += n ? n : 1;
 	}
 }
+
+bool text_is_printable(const char *text)
+{
+	size_t length = strlen(text), at = 0, n = 1;
+	while (at < length && (n = utf8_printable(text + at, length - at)) > 0)
+		at += n;
+	return n > 0;
+}

@@ -19,12 +19,12 @@ static bool is_our_root(int root_fd)
 			       theirs.st_ino == ours.st_ino);
 }
 
-/* 1: taken; 0: not there, or another's; -errno: the reader failed. */
+/* opened is brought up to date, if it is not NULL. 1: taken; 0: not there, or another's; -errno: the reader failed. */
 static int try(const struct debug_search *search, enum protocol_attachment kind, int root_fd, const char *path,
 	       struct protocol_reply *opened)
 {
 	_cleanup_close_ int fd = -1;
-	if (opener_open(search->opener, root_fd, path, OPENER_ANY_USER, search->deadline_ns, &fd) < 0)
+	if (opener_open_elf(search->opener, root_fd, path, search->deadline_ns, &fd) < 0)
 		return 0;
 	struct protocol_reply reply;
 	int r = reader_attach(search->reader, search->file_id, kind, fd, search->deadline_ns, &reply);
@@ -34,6 +34,8 @@ static int try(const struct debug_search *search, enum protocol_attachment kind,
 	protocol_reply_free(&reply);
 	if (!taken)
 		return 0;
+	if (!opened)
+		return 1;
 	opened->has_symbols = reply.has_symbols;
 	opened->wants_debug = reply.wants_debug;
 	memcpy(opened->alt_link, reply.alt_link, sizeof(opened->alt_link));
@@ -122,5 +124,43 @@ int debug_search_run(const struct debug_search *search, struct protocol_reply *o
 		if (r == 0 && opened->alt_link[0])
 			r = try_alt_link(search, opened);
 	}
+	return r < 0 ? r : 0;
+}
+
+/* Beside the file, as linkers' tools leave it, and where the debug files are. */
+static int try_package(const struct debug_search *search)
+{
+	static const char *const places[] = {"", DEBUG_ROOT};
+	char path[PATH_MAX];
+	int r = 0;
+	for (size_t i = 0; search->path[0] == '/' && i < sizeof(places) / sizeof(places[0]) && r == 0; i++) {
+		int n = snprintf(path, sizeof(path), "%s%s.dwp", places[i], search->path);
+		if (n > 0 && n < PATH_MAX)
+			r = try_in_roots(search, PROTOCOL_PACKAGE, path, NULL);
+	}
+	return r;
+}
+
+/* Where the compiler left it; and beside the file, where it may have been copied together with that. */
+static int try_split(const struct debug_search *search, const char *name)
+{
+	char directory[PATH_MAX], path[PATH_MAX];
+	const char *slash = strrchr(name, '/'), *last = slash ? slash + 1 : name;
+	int r = name[0] == '/' ? try_in_roots(search, PROTOCOL_SPLIT, name, NULL) : 0;
+	directory_of(search->path, directory, sizeof(directory));
+	const char *const beside[] = {name[0] == '/' ? last : name, name[0] == '/' ? "" : last};
+	for (size_t i = 0; r == 0 && directory[0] == '/' && i < sizeof(beside) / sizeof(beside[0]); i++) {
+		int n = beside[i][0] ? snprintf(path, sizeof(path), "%s%s", directory, beside[i]) : 0;
+		if (n > 0 && n < PATH_MAX)
+			r = try(search, PROTOCOL_SPLIT, search->root_fd, path, NULL);
+	}
+	return r;
+}
+
+int debug_search_split(const struct debug_search *search, const struct protocol_reply *wanted)
+{
+	int r = wanted->wants_package ? try_package(search) : 0;
+	for (size_t i = 0; r >= 0 && i < wanted->n_split_paths; i++)
+		r = try_split(search, wanted->split_paths[i]);
 	return r < 0 ? r : 0;
 }

@@ -1,4 +1,4 @@
-/* Looks for what a file says is elsewhere: its separate debug file and dwz's supplementary file, by build id and by name, in the target's
+/* Looks for what a file says is elsewhere: its separate debug file, dwz's supplementary file and those of split DWARF, by build id and by name, in the target's
  * root and in our own. What is found goes to the reader, which takes only what belongs to the file. Not thread-safe. */
 #pragma once
 #include "symbolize/opener.h"
@@ -16,3 +16,5 @@ struct debug_search {
 /* After the file was opened in the reader, which said opened: attaches what is found, and brings opened up to date. 0 whether or not
  * something was found; otherwise as reader_attach: the reader failed. */
 int debug_search_run(const struct debug_search *search, struct protocol_reply *opened);
+/* After the reader said that split DWARF is wanted: attaches what is found. As debug_search_run. */
+int debug_search_split(const struct debug_search *search, const struct protocol_reply *wanted);

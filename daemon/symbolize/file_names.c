@@ -15,7 +15,7 @@
 #include "symbolize/reader.h"
 #include "symbolize/unwind_memfd.h"
 
-enum { FILES_REMEMBERED_MAX = 8192, RETRY_SHIFT_MAX = 10 };
+enum { FILES_REMEMBERED_MAX = 8192, RETRY_SHIFT_MAX = 10, SPLIT_ROUNDS_MAX = 512 };
 /* The file's unwind table is asked for and remembered under another name than the file: each has its own failures. */
 #define TABLE_ID(file_id) ((file_id) | UINT64_C(1) << 63)
 #define RETRY_MIN_NS      (5 * NS_PER_S)
@@ -161,13 +161,9 @@ static int take_opened(struct file_names *names, struct file_state *file, const 
 	return -EAGAIN;
 }
 
-/* What the file lacks may be elsewhere. Only what is wrong with the reader is an error. */
-static int search(struct file_names *names, const struct named_file *in, uint64_t deadline_ns,
-		  struct protocol_reply *opened)
+static struct debug_search search_for(struct file_names *names, const struct named_file *in, uint64_t deadline_ns)
 {
-	if (in->kind != PROTOCOL_ELF || opened->kind != REPLY_OPENED)
-		return 0;
-	struct debug_search search = {
+	return (struct debug_search){
 		.reader = names->reader,
 		.opener = names->opener,
 		.file_id = in->id,
@@ -175,6 +171,15 @@ static int search(struct file_names *names, const struct named_file *in, uint64_
 		.path = in->path,
 		.deadline_ns = deadline_ns,
 	};
+}
+
+/* What the file lacks may be elsewhere. Only what is wrong with the reader is an error. */
+static int search(struct file_names *names, const struct named_file *in, uint64_t deadline_ns,
+		  struct protocol_reply *opened)
+{
+	if (in->kind != PROTOCOL_ELF || opened->kind != REPLY_OPENED)
+		return 0;
+	struct debug_search search = search_for(names, in, deadline_ns);
 	return debug_search_run(&search, opened);
 }
 
@@ -230,6 +235,23 @@ static void take_names(struct file_names *names, const struct question *question
 	names->cached_bytes = cache_bytes(names->cache);
 }
 
+/* Asks, and gives the reader the files of split DWARF that it wants for that, until it has them all. As reader_symbolize. */
+static int symbolize_whole(struct file_names *names, const struct question *question, const uint64_t *offsets, size_t n,
+			   struct protocol_reply *reply)
+{
+	struct debug_search search = search_for(names, question->in, question->deadline_ns);
+	for (int round = 0; round < SPLIT_ROUNDS_MAX; round++) {
+		int r = reader_symbolize(names->reader, question->in->id, offsets, n, question->deadline_ns, reply);
+		if (r < 0 || reply->kind != REPLY_SPLIT_WANTED)
+			return r;
+		r = debug_search_split(&search, reply);
+		protocol_reply_free(reply);
+		if (r < 0)
+			return r;
+	}
+	return -EBADMSG; /* it wants without end */
+}
+
 /* One packet's worth of the n indices; how many were answered into *ret. */
 static int ask(struct file_names *names, struct file_state *file, const struct question *question,
 	       const size_t *indices, size_t n, size_t *ret)
@@ -249,7 +271,7 @@ static int ask(struct file_names *names, struct file_state *file, const struct q
 			return 0;
 		}
 		struct protocol_reply reply;
-		r = reader_symbolize(names->reader, file->file_id, offsets, n_batch, question->deadline_ns, &reply);
+		r = symbolize_whole(names, question, offsets, n_batch, &reply);
 		if (r < 0)
 			return judge(file, r);
 		if (reply.kind == REPLY_SYMBOLIZED) {

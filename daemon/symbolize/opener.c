@@ -1,5 +1,6 @@
 #include "symbolize/opener.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -38,6 +39,7 @@ struct attempt {
 	struct opener *opener; /* a reference */
 	int root_fd;           /* -1: ours */
 	uint32_t uid;
+	bool elf_only;
 	char *path;
 	bool finished, abandoned; /* under the opener's lock */
 	int result, fd;
@@ -112,11 +114,24 @@ static int open_file(const struct attempt *attempt, int *ret_fd)
 	return 0;
 }
 
+/* Here and not by whoever asked: reading may block as opening may. */
+static int check_magic(int fd)
+{
+	char magic[SELFMAG];
+	if (pread(fd, magic, SELFMAG, 0) != SELFMAG || memcmp(magic, ELFMAG, SELFMAG) != 0)
+		return -ENOEXEC;
+	return 0;
+}
+
 static void *run(void *context)
 {
 	struct attempt *attempt = context;
 	struct opener *opener = attempt->opener;
 	int fd = -1, result = open_file(attempt, &fd);
+	if (result == 0 && attempt->elf_only)
+		result = check_magic(fd);
+	if (result < 0 && fd >= 0)
+		close(TAKE_FD(fd));
 	pthread_mutex_lock(&opener->lock);
 	attempt->result = result;
 	attempt->fd = fd;
@@ -164,12 +179,13 @@ static bool await(struct opener *opener, struct attempt *attempt, uint64_t until
 	return finished;
 }
 
-static struct attempt *new_attempt(struct opener *opener, int root_fd, const char *path, uint32_t uid)
+static struct attempt *new_attempt(struct opener *opener, int root_fd, const char *path, uint32_t uid, bool elf_only)
 {
 	struct attempt *attempt = calloc(1, sizeof(*attempt));
 	if (!attempt)
 		return NULL;
-	*attempt = (struct attempt){.opener = opener, .root_fd = -1, .uid = uid, .path = strdup(path), .fd = -1};
+	*attempt = (struct attempt){
+		.opener = opener, .root_fd = -1, .uid = uid, .elf_only = elf_only, .path = strdup(path), .fd = -1};
 	if (root_fd >= 0)
 		attempt->root_fd = fcntl(root_fd, F_DUPFD_CLOEXEC, 0);
 	if (!attempt->path || (root_fd >= 0 && attempt->root_fd < 0)) {
@@ -202,7 +218,8 @@ static bool is_shunned(const struct opener *opener, const struct stat *root)
 	return false;
 }
 
-int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t uid, uint64_t deadline_ns, int *ret_fd)
+static int open_either(struct opener *opener, int root_fd, const char *path, uint32_t uid, bool elf_only,
+		       uint64_t deadline_ns, int *ret_fd)
 {
 	struct stat root = {};
 	if (root_fd >= 0 && fstat(root_fd, &root) < 0)
@@ -213,7 +230,7 @@ int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t u
 	pthread_mutex_unlock(&opener->lock);
 	if (full)
 		return -EAGAIN;
-	struct attempt *attempt = new_attempt(opener, root_fd, path, uid);
+	struct attempt *attempt = new_attempt(opener, root_fd, path, uid, elf_only);
 	int r = attempt ? start(attempt) : -ENOMEM;
 	uint64_t soon_ns = clock_monotonic_ns() + OPEN_MAX_NS;
 	if (r == 0 && !await(opener, attempt, soon_ns < deadline_ns ? soon_ns : deadline_ns)) {
@@ -231,4 +248,14 @@ int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t u
 		free_attempt(attempt);
 	unref(opener);
 	return r;
+}
+
+int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t uid, uint64_t deadline_ns, int *ret_fd)
+{
+	return open_either(opener, root_fd, path, uid, false, deadline_ns, ret_fd);
+}
+
+int opener_open_elf(struct opener *opener, int root_fd, const char *path, uint64_t deadline_ns, int *ret_fd)
+{
+	return open_either(opener, root_fd, path, OPENER_ANY_USER, true, deadline_ns, ret_fd);
 }

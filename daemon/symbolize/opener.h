@@ -18,3 +18,6 @@ void opener_free(struct opener *opener);
  * left behind, or one was in this root a short while ago. */
 #define OPENER_ANY_USER UINT32_MAX
 int opener_open(struct opener *opener, int root_fd, const char *path, uint32_t uid, uint64_t deadline_ns, int *ret_fd);
+/* The same for a file that is handed to the reader at the word of a file of the target, whoever owns it: only what begins like an ELF file is
+ * opened, so that no such word leads to anybody's other files. -ENOEXEC: it does not. */
+int opener_open_elf(struct opener *opener, int root_fd, const char *path, uint64_t deadline_ns, int *ret_fd);

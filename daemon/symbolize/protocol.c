@@ -81,7 +81,7 @@ static int take_error(const Sprof__Reader__Reply *in, struct protocol_reply *rep
 }
 
 _Static_assert((int)PROTOCOL_JITDUMP == (int)SPROF__READER__OPEN__KIND__JITDUMP &&
-		       (int)PROTOCOL_SUPPLEMENTARY == (int)SPROF__READER__ATTACH__KIND__SUPPLEMENTARY,
+		       (int)PROTOCOL_PACKAGE == (int)SPROF__READER__ATTACH__KIND__PACKAGE,
 	       "the same numbers");
 
 static int take_build_id(const char *in, char *ret)
@@ -159,6 +159,20 @@ static int take_symbolized(const Sprof__Reader__Symbolized *in, size_t n_asked, 
 	return 0;
 }
 
+static int take_split_wanted(const Sprof__Reader__SplitWanted *in, struct protocol_reply *reply)
+{
+	if (in->n_path > READER_SPLITS_MAX || (in->n_path == 0 && !in->package))
+		return -EBADMSG;
+	for (size_t i = 0; i < in->n_path; i++)
+		if (!in->path[i][0] || strlen(in->path[i]) > READER_LINK_MAX_BYTES || !is_printable(in->path[i]))
+			return -EBADMSG;
+	reply->kind = REPLY_SPLIT_WANTED;
+	reply->wants_package = in->package;
+	reply->split_paths = in->path;
+	reply->n_split_paths = in->n_path;
+	return 0;
+}
+
 static int take_unwind_table(const Sprof__Reader__UnwindTableMade *in, struct protocol_reply *reply)
 {
 	reply->kind = REPLY_UNWIND_TABLE;
@@ -180,6 +194,8 @@ static int take_reply(const Sprof__Reader__Reply *in, uint64_t sequence, size_t 
 		return take_opened(in->opened, reply);
 	if (n_asked > 0 && n_asked <= READER_BATCH_MAX && in->what_case == SPROF__READER__REPLY__WHAT_SYMBOLIZED)
 		return take_symbolized(in->symbolized, n_asked, reply);
+	if (n_asked > 0 && n_asked <= READER_BATCH_MAX && in->what_case == SPROF__READER__REPLY__WHAT_SPLIT_WANTED)
+		return take_split_wanted(in->split_wanted, reply);
 	if (n_asked == PROTOCOL_ASKED_UNWIND_TABLE && in->what_case == SPROF__READER__REPLY__WHAT_UNWIND_TABLE)
 		return take_unwind_table(in->unwind_table, reply);
 	return -EBADMSG;

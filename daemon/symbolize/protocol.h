@@ -8,7 +8,7 @@
 #include "model/profile.h"
 #include "proto/reader_limits.h"
 
-enum reply_kind { REPLY_ERROR, REPLY_OPENED, REPLY_SYMBOLIZED, REPLY_UNWIND_TABLE };
+enum reply_kind { REPLY_ERROR, REPLY_OPENED, REPLY_SYMBOLIZED, REPLY_UNWIND_TABLE, REPLY_SPLIT_WANTED };
 
 struct protocol_reply {
 	enum reply_kind kind;
@@ -28,6 +28,10 @@ struct protocol_reply {
 		uint32_t n;
 	} frames[READER_BATCH_MAX];
 	struct profile_line *lines; /* all of them */
+	/* REPLY_SPLIT_WANTED; the paths are message's */
+	bool wants_package;
+	char *const *split_paths;
+	size_t n_split_paths;
 	/* REPLY_UNWIND_TABLE */
 	uint32_t table_bytes;
 	uint64_t n_fdes, n_malformed, n_unsupported, n_registers_lost;
@@ -36,7 +40,7 @@ struct protocol_reply {
 /* The length of the request in packet, which has READER_MESSAGE_MAX_BYTES. n is at most READER_BATCH_MAX. */
 enum protocol_file { PROTOCOL_ELF, PROTOCOL_PERF_MAP, PROTOCOL_JITDUMP };
 size_t protocol_open(uint64_t sequence, uint64_t file_id, enum protocol_file kind, uint8_t *packet);
-enum protocol_attachment { PROTOCOL_DEBUG_FILE, PROTOCOL_SUPPLEMENTARY };
+enum protocol_attachment { PROTOCOL_DEBUG_FILE, PROTOCOL_SUPPLEMENTARY, PROTOCOL_SPLIT, PROTOCOL_PACKAGE };
 size_t protocol_attach(uint64_t sequence, uint64_t file_id, enum protocol_attachment kind, uint8_t *packet);
 size_t protocol_symbolize(uint64_t sequence, uint64_t file_id, const uint64_t *file_offsets, size_t n, uint8_t *packet);
 

@@ -1,5 +1,5 @@
 /* The reader's handling of a file's bytes, without its sandbox: open it, then name offsets all over it. libelf is not instrumented.
- * The same bytes are its debug file too, and dwz's. */
+ * The same bytes are its debug file too, and dwz's, and those of its split DWARF. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +46,35 @@ static void find_everywhere(struct image *image, size_t size)
 	(void)image_find(image, UINT64_MAX, &name);
 }
 
+static void attach(struct image *image, enum image_attachment kind, const uint8_t *data, size_t size)
+{
+	int fd = memfd_create("fuzz", MFD_CLOEXEC);
+	if (fd >= 0 && write(fd, data, size) == (ssize_t)size)
+		(void)image_attach(image, kind, fd);
+	else if (fd >= 0)
+		close(fd);
+}
+
+/* Gives it all that it wants, which must end. */
+static void attach_split(struct image *image, const uint8_t *data, size_t size)
+{
+	static struct dwarf_wanted wanted[READER_SPLITS_MAX];
+	uint64_t offsets[256];
+	bool package = false;
+	size_t n = 0, step = size / 256 ? size / 256 : 1;
+	for (size_t i = 0; i < 256; i++)
+		offsets[i] = i * step;
+	for (int round = 0; round < 256 * 4 + 2; round++) {
+		n = image_want(image, offsets, 256, wanted, READER_SPLITS_MAX, &package);
+		if (n == 0 && !package)
+			return;
+		for (size_t i = 0; i < n; i++)
+			check_text(wanted[i].path);
+		attach(image, package ? ATTACH_PACKAGE : ATTACH_SPLIT, data, size);
+	}
+	__builtin_trap();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct image *image = NULL;
@@ -60,13 +89,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (strlen(image_build_id(image)) > 2 * READER_BUILD_ID_MAX_BYTES)
 			__builtin_trap();
 		find_everywhere(image, size);
-		for (enum image_attachment kind = ATTACH_DEBUG; kind <= ATTACH_ALT; kind++) {
-			fd = memfd_create("fuzz", MFD_CLOEXEC);
-			if (fd >= 0 && write(fd, data, size) == (ssize_t)size)
-				(void)image_attach(image, kind, fd);
-			else if (fd >= 0)
-				close(fd);
-		}
+		for (enum image_attachment kind = ATTACH_DEBUG; kind <= ATTACH_ALT; kind++)
+			attach(image, kind, data, size);
+		find_everywhere(image, size);
+		attach_split(image, data, size);
 		find_everywhere(image, size);
 		image_free(image);
 	}

@@ -10,6 +10,27 @@
 #include "elf/dwarf_sections.h"
 #include "elf/image.h"
 
+/* Attaches what there is of split DWARF for offset, as sprofd would: the package beside the program, then the single files. */
+static void attach_split(struct image *image, const char *path, uint64_t offset)
+{
+	static struct dwarf_wanted wanted[4];
+	static char package[4096];
+	bool wants_package = false;
+	size_t n = image_want(image, &offset, 1, wanted, 4, &wants_package);
+	while (n || wants_package) {
+		snprintf(package, sizeof(package), "%s.dwp", path);
+		int fd = wants_package ? open(package, O_RDONLY | O_CLOEXEC) : -1;
+		if (fd >= 0 && image_attach(image, ATTACH_PACKAGE, fd) < 0)
+			fprintf(stderr, "elf_names: %s is refused\n", package);
+		for (size_t i = 0; i < n; i++) {
+			fd = open(wanted[i].path, O_RDONLY | O_CLOEXEC);
+			if (fd >= 0 && image_attach(image, ATTACH_SPLIT, fd) < 0)
+				fprintf(stderr, "elf_names: %s is refused\n", wanted[i].path);
+		}
+		n = image_want(image, &offset, 1, wanted, 4, &wants_package);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct image *image = NULL;
@@ -31,6 +52,7 @@ int main(int argc, char **argv)
 	char line[64];
 	while (fgets(line, sizeof(line), stdin)) {
 		uint64_t offset = strtoull(line, NULL, 16);
+		attach_split(image, argv[1], offset);
 		size_t n = image_find_frames(image, offset, frames);
 		for (size_t i = 0; i < n; i++)
 			printf("%s\t%s\t%s\t%u\t%u\n", frames[i].name, frames[i].system_name, frames[i].filename,

@@ -111,6 +111,65 @@ class Names(unittest.TestCase):
         self.assertEqual(compare.ours(TOOL, str(first), addresses, str(debug), str(common)), whole)
         self.assertNotEqual(compare.ours(TOOL, str(first), addresses, str(debug)), whole)
 
+    def build_split(self, name, compiler, version, whole=False):
+        """A program of two units, of which each is split in two; or, of the same code, not at all."""
+        directory = self.directory / name
+        directory.mkdir()
+        flags = ["-std=c++14", "-O2", f"-gdwarf-{version}", *([] if whole else ["-gsplit-dwarf"]), "-c"]
+        # First of the two, so that nothing of the other is at the begin of a table.
+        (directory / "first.cc").write_text("static int twice(int x) { return x + x; }\nint first(int x) { int s = 0; while (x--) s += twice(x) * s; return s; }\n")
+        run(compiler, *flags, "-o", "first.o", "first.cc", cwd=directory)
+        run(compiler, *flags, "-o", "second.o", HERE / "inlines.cc", cwd=directory)
+        run(compiler, "-o", "program", "first.o", "second.o", cwd=directory)
+        return directory / "program"
+
+    def test_split_dwarf(self):
+        """In a file for each unit, and in packages by two tools, makes no difference."""
+        # binutils' dwp cannot take DWARF 5.
+        for compiler, version, tools in (("g++", 4, ("dwp", "llvm-dwp")), ("g++", 5, ("llvm-dwp",)), ("clang++", 5, ("llvm-dwp",))):
+            whole = self.build_split(f"whole-{compiler}{version}", compiler, version, whole=True)
+            path = self.build_split(f"split-{compiler}{version}", compiler, version)
+            addresses = compare.sample(path, 3000)
+            self.assertEqual(compare.sample(whole, 3000), addresses)
+            expected = [[(n, f.replace("/whole-", "/split-"), *rest) for n, f, *rest in frames] for frames in compare.ours(TOOL, str(whole), addresses)]
+            self.assertTrue(any(frames and frames[0][0].startswith("_Z5first") for frames in expected))
+            # llvm-symbolizer 14 misses the ranges of inlined calls in gcc's split units, so it is asked of the whole.
+            self.assert_equal_names(whole, 3000)
+            with self.subTest(compiler=compiler, version=version):
+                self.assertEqual(len(list(path.parent.glob("*.dwo"))), 2)
+                self.assertEqual(compare.ours(TOOL, str(path), addresses), expected)
+            for tool in tools:
+                with self.subTest(compiler=compiler, version=version, tool=tool):
+                    package = path.parent / "program.dwp"
+                    run(tool, "-e", path, "-o", package, cwd=path.parent)
+                    hidden = path.parent / "hidden"
+                    hidden.mkdir()
+                    files = list(path.parent.glob("*.dwo"))
+                    for file in files:
+                        file.rename(hidden / file.name)
+                    self.assertEqual(compare.ours(TOOL, str(path), addresses), expected)
+                    package.unlink()
+                    # With neither, the lines are the skeletons'.
+                    alone = compare.ours(TOOL, str(path), addresses)
+                    self.assertNotEqual(alone, expected)
+                    self.assertGreater(sum(bool(a) and a[0][2] > 0 for a in alone), 0.75 * len(alone))
+                    for file in files:
+                        (hidden / file.name).rename(file)
+                    hidden.rmdir()
+
+    def test_split_dwarf_of_another_compilation(self):
+        """It has the right path alone: the id in it is another."""
+        path = self.build_split("stale", "g++", 5)
+        addresses = compare.sample(path, 2000)
+        before = compare.ours(TOOL, str(path), addresses)
+        run("g++", "-std=c++14", "-O0", "-DOTHER", "-gdwarf-5", "-gsplit-dwarf", "-c", "-o", "second.o", HERE / "inlines.cc", cwd=path.parent)
+        after = compare.ours(TOOL, str(path), addresses)
+        self.assertNotEqual(after, before)
+        # Where it was needed, what is left is the symbol's name and the skeleton's line.
+        for old, new in zip(before, after):
+            if new != old:
+                self.assertEqual([frame[1:] for frame in new], [old[0][1:3] + (0,)] if old else [])
+
     def test_mini_debug_info(self):
         """Of a stripped file: functions that are in no dynamic symbol table."""
         path = self.build("mini_whole")

@@ -56,6 +56,39 @@ class Sources(Case):
         self.assertFalse(profile.mappings[0].has_functions)
         self.assertEqual(profile.inclusive()["a_heavy"], 0)
 
+    def build_split(self, name, compiler="cc"):
+        directory = self.daemon.directory / name
+        directory.mkdir()
+        sources = Path(__file__).parent.parent / "targets"
+        run = lambda *argv: subprocess.run(argv, check=True, cwd=directory)
+        run(compiler, "-O1", "-gdwarf-5", "-gsplit-dwarf", f"-I{sources.parent.parent}", "-c", sources / "spin.c", sources / "target.c")
+        run("cc", "-o", "spin", "spin.o", "target.o", "-lm", "-lpthread")
+        return directory
+
+    def assert_whole_names(self, path):
+        profile = self.profile(Target(self, "spin", path=path).pid)
+        found = self.functions(profile)
+        self.assertGreater(profile.inclusive()["a_heavy"], 0.3 * profile.count(), profile.leaves().most_common(5))
+        # The start line of a function is told by the split unit alone.
+        starts = {f.name: f.start_line for s in profile.samples for l in s.locations for f, _ in l.lines}
+        self.assertGreater(starts["a_heavy"], 0, found)
+
+    def test_split_dwarf(self):
+        directory = self.build_split("split")
+        self.assert_whole_names(directory / "spin")
+
+    def test_split_dwarf_that_moved_with_the_program(self):
+        directory = self.build_split("moved")
+        directory.rename(self.daemon.directory / "elsewhere")
+        self.assert_whole_names(self.daemon.directory / "elsewhere" / "spin")
+
+    def test_a_package_of_split_dwarf(self):
+        directory = self.build_split("package", "clang")  # llvm-dwp 14 hangs on what gcc makes of these sources
+        subprocess.run(["llvm-dwp", "-e", "spin", "-o", "spin.dwp"], check=True, cwd=directory)
+        for file in directory.glob("*.dwo"):
+            file.unlink()
+        self.assert_whole_names(directory / "spin")
+
     def test_a_container(self):
         """A mount and a pid namespace, a root with a stripped program that exists only there, and its debug file. It is process 1 there,
         and tells of its code in its own /tmp."""

@@ -71,6 +71,20 @@ static size_t symbolized(uint64_t sequence, size_t n, const char *name)
 	return pack(&reply);
 }
 
+/* Wants one more file of split DWARF, each time. */
+static size_t wants(uint64_t sequence, const char *path)
+{
+	Sprof__Reader__SplitWanted body = SPROF__READER__SPLIT_WANTED__INIT;
+	Sprof__Reader__Reply reply = SPROF__READER__REPLY__INIT;
+	char *paths[] = {(char *)path};
+	body.path = paths;
+	body.n_path = 1;
+	reply.sequence = sequence;
+	reply.what_case = SPROF__READER__REPLY__WHAT_SPLIT_WANTED;
+	reply.split_wanted = &body;
+	return pack(&reply);
+}
+
 /* Says that a table of bytes is in the memfd, whose first n are as given. */
 static size_t table_made(uint64_t sequence, int table_fd, const void *table, size_t n, uint32_t bytes)
 {
@@ -155,6 +169,11 @@ static size_t misbehave(const char *word, const Sprof__Reader__Request *request,
 		return symbolized(sequence, n, "lie\x1b[2J");
 	if (strcmp(word, "empty") == 0)
 		return symbolized(sequence, n, "");
+	if (strcmp(word, "wants") == 0)
+		return request->what_case == SPROF__READER__REQUEST__WHAT_ATTACH ? failed(sequence, 2)
+										 : wants(sequence, "/bin/true");
+	if (strcmp(word, "wants-nothing") == 0)
+		return wants(sequence, "");
 	if (strcmp(word, "forgets") == 0)
 		return failed(sequence, 2);
 	if (strcmp(word, "long") == 0) {

@@ -179,6 +179,31 @@ START_TEST(our_own_root)
 }
 END_TEST
 
+static int try_elf(const char *path)
+{
+	int fd = -1;
+	int r = opener_open_elf(opener, root_fd, path, clock_monotonic_ns() + 20 * NS_PER_S, &fd);
+	ck_assert((r == 0) == (fd >= 0));
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* A path that the target's file names does not make us hand on what is no ELF file. */
+START_TEST(only_elf)
+{
+	write_file("secret", "root:x:0:0:root:/root:/bin/sh\n");
+	write_file("short", "\177EL");
+	write_file("empty", "");
+	write_file("elf", "\177ELF and more");
+	ck_assert_int_eq(try_elf("secret"), -ENOEXEC);
+	ck_assert_int_eq(try_elf("short"), -ENOEXEC);
+	ck_assert_int_eq(try_elf("empty"), -ENOEXEC);
+	ck_assert_int_eq(try_elf("elf"), 0);
+	ck_assert_int_eq(try_elf("nothing"), -ENOENT);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("opener");
@@ -190,6 +215,7 @@ int main(void)
 	tcase_add_test(tests, somebody_elses);
 	tcase_add_test(tests, an_open_that_does_not_come_back);
 	tcase_add_test(tests, our_own_root);
+	tcase_add_test(tests, only_elf);
 	tcase_set_timeout(tests, 60);
 	suite_add_tcase(suite, tests);
 	SRunner *runner = srunner_create(suite);

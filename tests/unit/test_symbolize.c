@@ -312,10 +312,17 @@ START_TEST(speed)
 }
 END_TEST
 
-static const char *const hostile_words[] = {
-	"crash",      "exit",        "garbage",       "flood",          "sequence",    "error",        "build-id",
-	"kind",       "later-crash", "later-garbage", "later-sequence", "later-error", "later-kind",   "later-more",
-	"later-none", "later-utf8",  "later-control", "later-empty",    "later-long",  "later-forgets"};
+static const char *const hostile_words[] = {"crash",          "exit",
+					    "garbage",        "flood",
+					    "sequence",       "error",
+					    "build-id",       "kind",
+					    "later-crash",    "later-garbage",
+					    "later-sequence", "later-error",
+					    "later-kind",     "later-more",
+					    "later-none",     "later-utf8",
+					    "later-control",  "later-empty",
+					    "later-long",     "later-forgets",
+					    "later-wants",    "later-wants-nothing"};
 enum { N_HOSTILE = sizeof(hostile_words) / sizeof(hostile_words[0]) };
 
 /* One hostile file, and one that is fine after it: the first has no names, the second has all. */

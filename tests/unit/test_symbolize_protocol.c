@@ -152,6 +152,50 @@ START_TEST(unwind_tables)
 }
 END_TEST
 
+static int parse_wanted(size_t n_paths, const char *path)
+{
+	static char *paths[READER_SPLITS_MAX + 1];
+	for (size_t i = 0; i < n_paths; i++)
+		paths[i] = (char *)path;
+	Sprof__Reader__SplitWanted wanted = SPROF__READER__SPLIT_WANTED__INIT;
+	wanted.path = paths;
+	wanted.n_path = n_paths;
+	reply.what_case = SPROF__READER__REPLY__WHAT_SPLIT_WANTED;
+	reply.split_wanted = &wanted;
+	int r = parse(1);
+	if (r == 0) {
+		ck_assert_int_eq(parsed.kind, REPLY_SPLIT_WANTED);
+		ck_assert_uint_eq(parsed.n_split_paths, n_paths);
+		ck_assert_str_eq(parsed.split_paths[n_paths - 1], path);
+		protocol_reply_free(&parsed);
+	}
+	return r;
+}
+
+START_TEST(split_files)
+{
+	static char longest[READER_LINK_MAX_BYTES + 2];
+	memset(longest, 'x', READER_LINK_MAX_BYTES);
+	ck_assert_int_eq(parse_wanted(1, "/build/a.dwo"), 0);
+	ck_assert_int_eq(parse_wanted(READER_SPLITS_MAX, longest), 0);
+	ck_assert_int_eq(parse_wanted(READER_SPLITS_MAX + 1, "a.dwo"), -EBADMSG);
+	longest[READER_LINK_MAX_BYTES] = 'x';
+	ck_assert_int_eq(parse_wanted(1, longest), -EBADMSG);
+	ck_assert_int_eq(parse_wanted(1, ""), -EBADMSG);
+	ck_assert_int_eq(parse_wanted(1, "a\nb"), -EBADMSG);
+	ck_assert_int_eq(parse_wanted(0, ""), -EBADMSG); /* it wants nothing, and says no names */
+	reply.what_case = SPROF__READER__REPLY__WHAT_SPLIT_WANTED;
+	Sprof__Reader__SplitWanted wanted = SPROF__READER__SPLIT_WANTED__INIT;
+	wanted.package = true;
+	reply.split_wanted = &wanted;
+	ck_assert_int_eq(parse(0), -EBADMSG); /* of an Open */
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_UNWIND_TABLE), -EBADMSG);
+	ck_assert_int_eq(parse(1), 0);
+	ck_assert(parsed.wants_package);
+	protocol_reply_free(&parsed);
+}
+END_TEST
+
 START_TEST(errors)
 {
 	reply.error = ENOEXEC;
@@ -268,6 +312,7 @@ int main(void)
 	tcase_add_test(tests, requests_as_the_reader_reads_them);
 	tcase_add_test(tests, good_replies);
 	tcase_add_test(tests, unwind_tables);
+	tcase_add_test(tests, split_files);
 	tcase_add_test(tests, errors);
 	tcase_add_test(tests, answers_to_something_else);
 	tcase_add_test(tests, build_ids);
