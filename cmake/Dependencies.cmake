@@ -3,7 +3,7 @@ find_package(PkgConfig REQUIRED)
 find_package(Threads REQUIRED)
 foreach(dependency IN ITEMS
     "LIBBPF libbpf>=1.1" "LIBEVENT libevent_core>=2.1" "LIBEVENT_EXTRA libevent_extra>=2.1" "LIBELF libelf" "LIBDW libdw"
-    "PROTOBUF_C libprotobuf-c" "INIH inih" "JSON_C json-c" "SECCOMP libseccomp" "CURL libcurl" "ZLIB zlib" "LZMA liblzma" "XXHASH libxxhash")
+    "PROTOBUF_C libprotobuf-c" "INIH inih" "JSON_C json-c" "SECCOMP libseccomp" "CURL libcurl" "ZLIB zlib" "LZMA liblzma" "ZSTD libzstd" "XXHASH libxxhash")
   separate_arguments(words UNIX_COMMAND "${dependency}")
   list(GET words 0 name)
   list(GET words 1 module)

@@ -6,7 +6,12 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
-#include <zlib.h>
+
+#include "elf/unpack.h"
+
+#ifndef ELFCOMPRESS_ZSTD
+#define ELFCOMPRESS_ZSTD 2 /* since glibc 2.37; gABI */
+#endif
 
 enum {
 	/* A hostile file of a few megabytes must not take gigabytes: DWARF packs to a third or fourth. */
@@ -177,9 +182,11 @@ static void map(const struct dwarf_sections *sections, struct dwarf_section *sec
 }
 
 /* What the packed bytes in raw say of themselves: how many they stand for, and how long their header is. False: not understood. */
-static bool read_header(const struct dwarf_section *raw, bool old, uint64_t *ret_bytes, size_t *ret_header)
+static bool read_header(const struct dwarf_section *raw, bool old, uint64_t *ret_bytes, size_t *ret_header,
+			enum unpack_format *ret_format)
 {
 	Elf64_Chdr header;
+	*ret_format = UNPACK_ZLIB;
 	if (old) {
 		uint64_t bytes = 0;
 		if (raw->n < OLD_HEADER_BYTES || memcmp(raw->bytes, "ZLIB", 4) != 0)
@@ -195,46 +202,24 @@ static bool read_header(const struct dwarf_section *raw, bool old, uint64_t *ret
 	memcpy(&header, raw->bytes, sizeof(header));
 	*ret_bytes = header.ch_size;
 	*ret_header = sizeof(header);
-	return header.ch_type == ELFCOMPRESS_ZLIB;
+	*ret_format = header.ch_type == ELFCOMPRESS_ZSTD ? UNPACK_ZSTD : UNPACK_ZLIB;
+	return header.ch_type == ELFCOMPRESS_ZLIB || header.ch_type == ELFCOMPRESS_ZSTD;
 }
 
-/* Exactly bytes of output, or false. */
-static bool inflate_all(const uint8_t *in, size_t in_bytes, uint8_t *out, size_t bytes)
-{
-	z_stream stream = {.next_in = (Bytef *)in, .next_out = out};
-	size_t in_left = in_bytes, out_left = bytes;
-	if (inflateInit(&stream) != Z_OK)
-		return false;
-	int r = Z_OK;
-	while (r == Z_OK) {
-		if (stream.avail_in == 0) {
-			stream.avail_in = in_left < INT32_MAX ? (uInt)in_left : INT32_MAX;
-			in_left -= stream.avail_in;
-		}
-		if (stream.avail_out == 0) {
-			stream.avail_out = out_left < INT32_MAX ? (uInt)out_left : INT32_MAX;
-			out_left -= stream.avail_out;
-		}
-		r = inflate(&stream, Z_NO_FLUSH);
-	}
-	bool whole = r == Z_STREAM_END && out_left == 0 && stream.avail_out == 0;
-	inflateEnd(&stream);
-	return whole;
-}
-
-static void unpack(struct dwarf_sections *sections, struct dwarf_section *section)
+static void load_packed(struct dwarf_sections *sections, struct dwarf_section *section)
 {
 	struct dwarf_section raw = *section;
 	map(sections, &raw);
 	uint64_t bytes = 0;
 	size_t header = 0;
+	enum unpack_format format;
 	if (!raw.bytes)
 		return;
-	if (read_header(&raw, section->old_compressed, &bytes, &header) && bytes > 0 &&
+	if (read_header(&raw, section->old_compressed, &bytes, &header, &format) && bytes > 0 &&
 	    bytes <= UNPACKED_MAX_BYTES - sections->unpacked_bytes &&
 	    (bytes <= RATIO_FREE_BYTES || bytes / RATIO_MAX <= raw.n)) {
 		void *out = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (out != MAP_FAILED && inflate_all(raw.bytes + header, raw.n - header, out, bytes)) {
+		if (out != MAP_FAILED && unpack(format, raw.bytes + header, raw.n - header, out, bytes)) {
 			section->mapped = out;
 			section->mapped_bytes = bytes;
 			section->bytes = out;
@@ -256,7 +241,7 @@ const struct dwarf_section *dwarf_section(struct dwarf_sections *sections, enum 
 	if (!section->tried && section->file_bytes) {
 		section->tried = true;
 		if (section->compressed || section->old_compressed)
-			unpack(sections, section);
+			load_packed(sections, section);
 		else
 			map(sections, section);
 	}

@@ -2,7 +2,7 @@
  *
  * Mapped, because only few pages of a large file are needed, and the page cache has them already. A file that is cut short afterwards
  * would be a SIGBUS: dwarf_sections_survive_truncation() makes what is gone read as zeros, which every parser here survives.
- * Compressed ones (SHF_COMPRESSED with zlib, and the older .zdebug_*) are unpacked whole, within bounds. */
+ * Compressed ones (SHF_COMPRESSED with zlib or zstd, and the older .zdebug_*) are unpacked whole, within bounds. */
 #pragma once
 #include <libelf.h>
 #include <stdbool.h>

@@ -21,6 +21,8 @@ SOURCE = "int work(int x) { volatile int s = 0; for (int i = 0; i < x; i++) s +=
 # DWARF 5, tables 7.3, 7.5, 7.6
 CU, SUBPROGRAM, INLINED, BLOCK = 0x11, 0x2E, 0x1D, 0x0B
 NAME, STMT_LIST, LOW, HIGH, ORIGIN, EXTERNAL, RANGES, SPECIFICATION = 0x03, 0x10, 0x11, 0x12, 0x31, 0x3F, 0x55, 0x47
+# gABI, compressed sections
+ZLIB, ZSTD = 1, 2
 ADDR, STRING, UDATA, DATA8, FLAG_PRESENT, REF4, SEC_OFFSET = 0x01, 0x08, 0x0F, 0x07, 0x19, 0x13, 0x17
 
 
@@ -66,9 +68,9 @@ class Hostile(unittest.TestCase):
             self.compress(path, *compress)
         return path
 
-    def compress(self, path, section, packed, size):
+    def compress(self, path, section, packed, size, kind=ZLIB):
         """Makes the section a compressed one by hand: SHF_COMPRESSED, and what its header says is up to us."""
-        content = struct.pack("<IIQQ", 1, 0, size, 1) + packed
+        content = struct.pack("<IIQQ", kind, 0, size, 1) + packed
         (self.directory / "packed").write_bytes(content)
         subprocess.run(["objcopy", f"--update-section=.{section}={self.directory / 'packed'}", path], check=True, capture_output=True)
         data = bytearray(path.read_bytes())
@@ -160,6 +162,17 @@ class Hostile(unittest.TestCase):
         self.ask(self.make("more", ("debug_info", zeros, 100 << 20)))
         self.ask(self.make("boast", ("debug_info", zeros, 1 << 62)))
         self.ask(self.make("garbage", ("debug_info", os.urandom(4096), 1 << 20)))
+
+    def test_compressed_to_nothing_by_zstd(self):
+        pack = lambda content: subprocess.run(["zstd", "-q", "-19", "-c"], input=content, capture_output=True, check=True).stdout
+        zeros, few = pack(bytes(200 << 20)), pack(bytes(1 << 20))
+        self.ask(self.make("ratio", ("debug_info", zeros, 200 << 20, ZSTD)))
+        self.ask(self.make("more", ("debug_info", zeros, 16 << 20, ZSTD)))
+        self.ask(self.make("less", ("debug_info", few, 2 << 20, ZSTD)))
+        self.ask(self.make("cut", ("debug_info", few[:-8], 1 << 20, ZSTD)))
+        self.ask(self.make("boast", ("debug_info", zeros, 1 << 62, ZSTD)))
+        self.ask(self.make("garbage", ("debug_info", os.urandom(4096), 1 << 20, ZSTD)))
+        self.ask(self.make("unknown", ("debug_info", few, 1 << 20, 3)))
 
     def test_a_file_that_shrinks(self):
         path = self.make("shrinking")

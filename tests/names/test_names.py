@@ -49,6 +49,18 @@ class Names(unittest.TestCase):
             with self.subTest(name=name):
                 self.assert_equal_names(self.build(name, *flags), 4000)
 
+    def test_compressed_sections(self):
+        """Whatever they are compressed with, it makes no difference."""
+        path = self.build("plain", "-g")
+        addresses = compare.sample(path, 1000)
+        whole = compare.ours(TOOL, str(path), addresses)
+        for kind in ("zlib", "zlib-gnu", "zstd"):
+            with self.subTest(kind=kind):
+                packed = self.directory / kind
+                run("objcopy", f"--compress-debug-sections={kind}", path, packed)
+                self.assertLess(packed.stat().st_size, 0.8 * path.stat().st_size)
+                self.assertEqual(compare.ours(TOOL, str(packed), addresses), whole)
+
     def test_clang(self):
         self.assert_equal_names(self.build("clang5", "-gdwarf-5", compiler="clang++"), 4000)
 
