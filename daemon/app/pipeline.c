@@ -350,6 +350,12 @@ static int make_stages(struct pipeline *pipeline, struct error *err)
 		.cache_bytes = (size_t)NAMES_CACHE_MIB << 20,
 		.reader_timeout_ms = READER_TIMEOUT_MS,
 		.kallsyms_path = "/proc/kallsyms",
+		.fetch = {.urls = settings->debuginfod_urls,
+			  .socket = settings->debuginfod_socket,
+			  .cache_dir = settings->debuginfod_cache_dir,
+			  .timeout_seconds = settings->debuginfod_timeout_seconds,
+			  .file_max_mib = settings->debuginfod_max_mib,
+			  .cache_max_mib = settings->debuginfod_cache_mib},
 	};
 	if (access(settings->reader, X_OK) < 0)
 		log_warning("cannot run %s (%s): functions of files will have no names; install sprofd-elf there, or "

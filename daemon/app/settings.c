@@ -42,6 +42,12 @@ static const struct key keys[] = {
 	NUMBER_KEY("retention", "exited_seconds", exited_seconds, 0, 86400),
 	NUMBER_KEY("limits", "max_targets", max_targets, 1, 1024),
 	NUMBER_KEY("limits", "max_connections", max_connections, 1, 100000),
+	TEXT_KEY("debuginfod", "urls", debuginfod_urls),
+	TEXT_KEY("debuginfod", "socket", debuginfod_socket),
+	TEXT_KEY("debuginfod", "cache_dir", debuginfod_cache_dir),
+	NUMBER_KEY("debuginfod", "timeout_seconds", debuginfod_timeout_seconds, 1, 600),
+	NUMBER_KEY("debuginfod", "max_mib", debuginfod_max_mib, 1, 65536),
+	NUMBER_KEY("debuginfod", "cache_mib", debuginfod_cache_mib, 1, 1048576),
 };
 
 /* sprofd-elf beside us (a build tree), where an installation under any prefix has it, or where this build was to be installed. */
@@ -74,6 +80,11 @@ void settings_defaults(struct settings *settings)
 		.exited_seconds = 300,
 		.max_targets = 512,
 		.max_connections = 256,
+		.debuginfod_socket = "/run/sprofd/fetch.sock",
+		.debuginfod_cache_dir = "/var/cache/sprofd-fetch",
+		.debuginfod_timeout_seconds = 60,
+		.debuginfod_max_mib = 1024,
+		.debuginfod_cache_mib = 4096,
 	};
 	find_reader(settings->reader, sizeof(settings->reader));
 }

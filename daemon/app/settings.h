@@ -18,6 +18,9 @@ struct settings {
 	uint32_t exited_seconds;
 	uint32_t max_targets, max_connections;
 	char reader[PATH_MAX]; /* sprofd-elf */
+	/* debuginfod; without urls it is off */
+	char debuginfod_urls[1024], debuginfod_socket[108], debuginfod_cache_dir[PATH_MAX];
+	uint32_t debuginfod_timeout_seconds, debuginfod_max_mib, debuginfod_cache_mib;
 };
 
 void settings_defaults(struct settings *settings);

@@ -111,19 +111,38 @@ static int try_alt_link(const struct debug_search *search, struct protocol_reply
 	return n > 0 && n < PATH_MAX ? try_in_roots(search, PROTOCOL_SUPPLEMENTARY, path, opened) : 0;
 }
 
+/* The last place to look. As try; -EAGAIN: it may be there later. */
+static int try_fetch(const struct debug_search *search, enum protocol_attachment kind, const char *build_id,
+		     struct protocol_reply *opened)
+{
+	char path[PATH_MAX];
+	int r = build_id[0] ? fetch_client_ask(search->fetch, build_id, search->deadline_ns, path) : -ENOENT;
+	if (r == 0)
+		return try(search, kind, -1, path, opened);
+	return r == -EAGAIN ? r : 0;
+}
+
+static int find_debug(const struct debug_search *search, struct protocol_reply *opened)
+{
+	int r = try_build_id(search, PROTOCOL_DEBUG_FILE, opened->build_id, opened);
+	if (r == 0 && opened->debug_link[0])
+		r = try_link(search, opened);
+	return r == 0 ? try_fetch(search, PROTOCOL_DEBUG_FILE, opened->build_id, opened) : r;
+}
+
+static int find_alt(const struct debug_search *search, struct protocol_reply *opened)
+{
+	int r = try_build_id(search, PROTOCOL_SUPPLEMENTARY, opened->alt_build_id, opened);
+	if (r == 0 && opened->alt_link[0])
+		r = try_alt_link(search, opened);
+	return r == 0 ? try_fetch(search, PROTOCOL_SUPPLEMENTARY, opened->alt_build_id, opened) : r;
+}
+
 int debug_search_run(const struct debug_search *search, struct protocol_reply *opened)
 {
-	int r = 0;
-	if (opened->wants_debug) {
-		r = try_build_id(search, PROTOCOL_DEBUG_FILE, opened->build_id, opened);
-		if (r == 0 && opened->debug_link[0])
-			r = try_link(search, opened);
-	}
-	if (r >= 0 && opened->alt_build_id[0]) {
-		r = try_build_id(search, PROTOCOL_SUPPLEMENTARY, opened->alt_build_id, opened);
-		if (r == 0 && opened->alt_link[0])
-			r = try_alt_link(search, opened);
-	}
+	int r = opened->wants_debug ? find_debug(search, opened) : 0;
+	if (r >= 0 && opened->alt_build_id[0])
+		r = find_alt(search, opened);
 	return r < 0 ? r : 0;
 }
 

@@ -18,13 +18,17 @@
 enum { FILES_REMEMBERED_MAX = 8192, RETRY_SHIFT_MAX = 10, SPLIT_ROUNDS_MAX = 512 };
 /* The file's unwind table is asked for and remembered under another name than the file: each has its own failures. */
 #define TABLE_ID(file_id) ((file_id) | UINT64_C(1) << 63)
+#define SEARCH_AGAIN_NS   (2 * NS_PER_S)
 #define RETRY_MIN_NS      (5 * NS_PER_S)
 #define RETRY_MAX_NS      (3600 * NS_PER_S)
 
 struct file_state {
 	uint64_t file_id; /* our own numbers: a plain hash does */
 	uint32_t open_in; /* the reader_epoch it is open in; 0: none */
-	bool nameless;    /* no ELF file, or one without symbols */
+	/* What debuginfod has of it is not here yet: names are as of now, and are not kept. */
+	bool awaits_debug;
+	uint64_t search_again_ns;
+	bool nameless; /* no ELF file, or one without symbols */
 	unsigned failures;
 	uint64_t retry_ns;
 	char build_id[BUILD_ID_HEX_BYTES];
@@ -38,6 +42,7 @@ struct file_names {
 	struct cache *cache;
 	struct reader *reader;
 	struct opener *opener;
+	struct fetch_client *fetch;
 	struct file_state *files; /* oldest first */
 	_Atomic uint64_t cached_bytes;
 };
@@ -50,7 +55,8 @@ struct file_names *file_names_new(const struct symbolize_options *options, struc
 	names->cache = cache_new(options->cache_bytes);
 	names->reader = reader_new(options->reader_path, options->reader_timeout_ms);
 	names->opener = opener;
-	if (!names->cache || !names->reader) {
+	names->fetch = fetch_client_new(&options->fetch);
+	if (!names->cache || !names->reader || !names->fetch) {
 		file_names_free(names);
 		return NULL;
 	}
@@ -70,6 +76,7 @@ void file_names_free(struct file_names *names)
 	while (names->files)
 		forget(names, names->files);
 	reader_free(names->reader);
+	fetch_client_free(names->fetch);
 	cache_free(names->cache);
 	free(names);
 }
@@ -149,7 +156,7 @@ static int take_opened(struct file_names *names, struct file_state *file, const 
 {
 	if (reply->kind == REPLY_OPENED) {
 		file->open_in = reader_epoch(names->reader);
-		file->nameless = !reply->has_symbols;
+		file->nameless = !reply->has_symbols && !file->awaits_debug;
 		memcpy(file->build_id, reply->build_id, sizeof(reply->build_id));
 		return 0;
 	}
@@ -166,6 +173,7 @@ static struct debug_search search_for(struct file_names *names, const struct nam
 	return (struct debug_search){
 		.reader = names->reader,
 		.opener = names->opener,
+		.fetch = names->fetch,
 		.file_id = in->id,
 		.root_fd = in->root_fd,
 		.path = in->path,
@@ -174,13 +182,16 @@ static struct debug_search search_for(struct file_names *names, const struct nam
 }
 
 /* What the file lacks may be elsewhere. Only what is wrong with the reader is an error. */
-static int search(struct file_names *names, const struct named_file *in, uint64_t deadline_ns,
+static int search(struct file_names *names, struct file_state *file, const struct named_file *in, uint64_t deadline_ns,
 		  struct protocol_reply *opened)
 {
 	if (in->kind != PROTOCOL_ELF || opened->kind != REPLY_OPENED)
 		return 0;
 	struct debug_search search = search_for(names, in, deadline_ns);
-	return debug_search_run(&search, opened);
+	int r = debug_search_run(&search, opened);
+	file->awaits_debug = r == -EAGAIN;
+	file->search_again_ns = clock_monotonic_ns() + SEARCH_AGAIN_NS;
+	return r == -EAGAIN ? 0 : r;
 }
 
 /* 0: the file is open in the reader, or nameless; -EAGAIN. */
@@ -192,13 +203,15 @@ static int open_file(struct file_names *names, struct file_state *file, const st
 	if (clock_monotonic_ns() < file->retry_ns)
 		return -EAGAIN;
 	int r = prepare(names, file, deadline_ns);
-	if (r < 0 || file->open_in == reader_epoch(names->reader))
+	bool is_open = file->open_in == reader_epoch(names->reader);
+	bool again = file->awaits_debug && clock_monotonic_ns() >= file->search_again_ns;
+	if (r < 0 || (is_open && !again))
 		return r;
-	struct protocol_reply reply;
+	struct protocol_reply reply; /* of a file that is open: as it is now */
 	r = reader_open(names->reader, file->file_id, in->kind, in->fd, deadline_ns, &reply);
 	if (r < 0)
 		return judge(file, r);
-	r = search(names, in, deadline_ns, &reply);
+	r = search(names, file, in, deadline_ns, &reply);
 	if (r < 0)
 		r = judge(file, r);
 	else
@@ -224,12 +237,13 @@ struct question {
 	void *context;
 };
 
-static void take_names(struct file_names *names, const struct question *question, const size_t *indices,
-		       const struct protocol_reply *reply)
+static void take_names(struct file_names *names, const struct file_state *file, const struct question *question,
+		       const size_t *indices, const struct protocol_reply *reply)
 {
 	for (size_t i = 0; i < reply->n; i++) {
-		cache_add(names->cache, question->in->id, question->file_offsets[indices[i]], reply->frames[i].lines,
-			  reply->frames[i].n);
+		if (!file->awaits_debug)
+			cache_add(names->cache, file->file_id, question->file_offsets[indices[i]],
+				  reply->frames[i].lines, reply->frames[i].n);
 		question->found(question->context, indices[i], reply->frames[i].lines, reply->frames[i].n, false);
 	}
 	names->cached_bytes = cache_bytes(names->cache);
@@ -275,7 +289,7 @@ static int ask(struct file_names *names, struct file_state *file, const struct q
 		if (r < 0)
 			return judge(file, r);
 		if (reply.kind == REPLY_SYMBOLIZED) {
-			take_names(names, question, indices, &reply);
+			take_names(names, file, question, indices, &reply);
 			*ret = reply.n;
 			file->failures = 0;
 		}

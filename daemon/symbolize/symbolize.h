@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "model/profile.h"
 #include "model/unwind_table.h"
+#include "symbolize/fetch_client.h"
 
 struct symbolize;
 
@@ -21,6 +22,7 @@ struct symbolize_options {
 	size_t cache_bytes;         /* of names, over all files */
 	unsigned reader_timeout_ms; /* for one request */
 	const char *kallsyms_path;  /* "/proc/kallsyms"; tests give another */
+	struct fetch_options fetch; /* all zeros: no debuginfod */
 };
 
 struct symbolize_status {

@@ -45,7 +45,7 @@ function permitted(from, to) {
 	if (from == "bpf" || from == "proto" || from == "base") return 0
 	if (from == "client") return to == "generated" || to == "proto"
 	if (from == "model") return to == "base" || to == "bpf"
-	if (from == "app") return to != "client" && to != "elf"
+	if (from == "app") return to != "client" && to != "elf" && to != "fetch"
 	return to == "base" || to == "model" || to == "bpf" || to == "generated" || to == "proto"
 }
 /^[ \t]*#[ \t]*include[ \t]*["<]/ {

@@ -3,6 +3,7 @@ foreach(name IN ITEMS test_elf_symbols test_elf_files test_elf_demangle test_elf
   sprof_unit_test(${name} elf_core)
 endforeach()
 sprof_unit_test(test_kallsyms symbolize)
+sprof_unit_test(test_fetch_client symbolize proto_fetch)
 sprof_unit_test(test_opener symbolize)
 sprof_unit_test(test_symbolize_cache symbolize)
 sprof_unit_test(test_symbolize_protocol symbolize proto_reader)

@@ -18,7 +18,7 @@ new_tree()
 {
 	rm -rf "$work/tree"
 	mkdir -p "$work/tree/bpf" "$work/tree/proto" "$work/tree/client/include/sprof" "$work/tree/client/tool"
-	for folder in base model collect reconcile symbolize store pprof serve app elf; do
+	for folder in base model collect reconcile symbolize store pprof serve app elf fetch; do
 		mkdir -p "$work/tree/daemon/$folder"
 		echo '#include <stdint.h>' > "$work/tree/daemon/$folder/$folder.h"
 	done
@@ -83,6 +83,8 @@ refuses daemon/base/x.c '#include <sprof/barrier_abi.h>'
 refuses daemon/elf/x.c '#include <sprof/barrier_abi.h>'
 refuses proto/x.h '#include <sprof/barrier_abi.h>'
 refuses daemon/app/x.c '#include "elf/elf.h"'
+refuses daemon/app/x.c '#include "fetch/fetch.h"'
+refuses daemon/symbolize/x.c '#include "fetch/fetch.h"'
 refuses client/tool/x.c '#include "base/base.h"'
 refuses client/tool/x.c '#include "../../daemon/base/base.h"'
 refuses client/tool/x.c '#include "bpf/record.h"'

@@ -28,6 +28,7 @@ START_TEST(defaults)
 	ck_assert_uint_eq(settings.exited_seconds, 300);
 	ck_assert_int_eq((int)settings.log_level, LOG_NOTICE);
 	ck_assert_ptr_nonnull(strstr(settings.reader, "sprofd-elf"));
+	ck_assert_str_eq(settings.debuginfod_urls, "");
 }
 END_TEST
 
@@ -45,6 +46,11 @@ START_TEST(numbers_and_their_bounds)
 		{"retention", "exited_seconds", offsetof(struct settings, exited_seconds), "0", "86400", NULL, "86401"},
 		{"limits", "max_targets", offsetof(struct settings, max_targets), "1", "1024", "0", "1025"},
 		{"limits", "max_connections", offsetof(struct settings, max_connections), "1", "100000", "0", "100001"},
+		{"debuginfod", "timeout_seconds", offsetof(struct settings, debuginfod_timeout_seconds), "1", "600",
+		 "0", "601"},
+		{"debuginfod", "max_mib", offsetof(struct settings, debuginfod_max_mib), "1", "65536", "0", "65537"},
+		{"debuginfod", "cache_mib", offsetof(struct settings, debuginfod_cache_mib), "1", "1048576", "0",
+		 "1048577"},
 	};
 	static const char *const odd[] = {
 		"", " ", "-1", "+5", "5 ", "0x10", "1e3", "1.5", "ten", "18446744073709551617", "4294967297"};
