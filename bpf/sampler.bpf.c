@@ -84,26 +84,16 @@ static long unwind_read(void *to, __u32 bytes, __u64 address, void *memory __att
 {
 	return bpf_probe_read_user(to, bytes, (void *)address);
 }
+#include "bpf/output.h"
 #include "bpf/walk.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 enum {
 	CLAIM_PROBES = 16,
-	MAX_PID_NAMESPACE_LEVEL = 32, /* MAX_PID_NS_LEVEL */
 	USER32_CS = 0x23,
-	MAX_UNBOOKED_NS = 1000000000, /* the scheduler books at every tick */
-	NS_PER_TICK = 10000000,       /* USER_HZ is 100 */
+	NS_PER_TICK = 10000000, /* USER_HZ is 100 */
 };
-
-const volatile __u32 daemon_pid_namespace;               /* inum of the daemon's */
-const volatile __u64 ring_wakeup_bytes;                  /* fuller than that, and the daemon is woken */
-__u32 pid_namespace_level = MAX_PID_NAMESPACE_LEVEL + 1; /* of the daemon's, learned at the first sample */
-
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 4 << 20); /* set by the daemon */
-} ring SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -113,8 +103,6 @@ struct {
 } counters SEC(".maps");
 
 __u64 targets[MAX_TARGET_SLOTS]; /* struct target_config, written and read as one word */
-
-struct news news[MAX_TARGET_SLOTS];
 
 /* Threads that may carry two events: the first event to fire claims the thread. */
 struct claim claims[CLAIMS];
@@ -140,70 +128,6 @@ struct {
 	__type(key, __u32);
 	__array(values, struct table_map);
 } tables SEC(".maps");
-
-static struct perf_event *event_of(struct bpf_perf_event_data *ctx)
-{
-	struct bpf_perf_event_data_kern kern = {};
-	bpf_probe_read_kernel(&kern, sizeof(kern), ctx);
-	return kern.event;
-}
-
-/* CPU time of the thread up to now: what the scheduler has booked, and what it has not yet. The cpu-clock's own reading, taken
- * just before this program, is the scheduler's clock; the run queue says how much of that clock (interrupts, a stealing
- * hypervisor) it does not book to tasks. The run queue is found through the task, since few kernels export its symbol. */
-static __u64 runtime_of(struct task_struct *task, struct perf_event *event, bool cpu_clock)
-{
-	__u64 clock = 0, clock_task = 0, now;
-	if (bpf_core_field_exists(task->se.cfs_rq)) {
-		struct rq *rq = task->se.cfs_rq->rq; /* loads that the verifier follows: a fault reads 0 */
-		clock = rq->clock;
-		clock_task = rq->clock_task;
-	}
-	now = clock;
-	if (cpu_clock) {
-		long reading = 0;
-		bpf_core_read(&reading, sizeof(reading), &event->hw.prev_count);
-		now = (__u64)reading;
-	}
-	__u64 unbooked = now - (clock - clock_task) - task->se.exec_start;
-	return task->se.sum_exec_runtime + (unbooked < MAX_UNBOOKED_NS ? unbooked : 0); /* else the clocks disagree */
-}
-
-static __u32 number_at(struct task_struct *task, __u32 level, bool *matches)
-{
-	/* numbers[] is as long as the level: its elements lie behind the declared end, so the address is made by hand, from a
-	 * pointer that was read as a plain number: Linux 6.1 allows no variable offset on one whose type it knows. */
-	struct pid *pid = BPF_CORE_READ(task, thread_pid);
-	struct upid number = {};
-	bpf_probe_read_kernel(&number, sizeof(number),
-			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-				      level * bpf_core_type_size(struct upid));
-	*matches = BPF_CORE_READ(number.ns, ns.inum) == daemon_pid_namespace;
-	return (__u32)number.nr;
-}
-
-/* The task's number in the daemon's pid namespace; 0 when it has none there. */
-static __u32 number_in_daemon_namespace(struct task_struct *task)
-{
-	if (daemon_pid_namespace == INIT_PID_NAMESPACE_INUM)
-		return (__u32)task->pid;
-	bool matches = false;
-	if (pid_namespace_level <= MAX_PID_NAMESPACE_LEVEL) {
-		__u32 number = number_at(task, pid_namespace_level, &matches);
-		return matches ? number : 0;
-	}
-	__u32 level = task->thread_pid->level;
-	for (__u32 i = 0; i <= MAX_PID_NAMESPACE_LEVEL; i++) {
-		if (i > level)
-			break;
-		__u32 number = number_at(task, i, &matches);
-		if (matches) {
-			pid_namespace_level = i;
-			return number;
-		}
-	}
-	return 0;
-}
 
 /* Whether this event is the one that counts for the thread. Claims of another rate or target are taken over. */
 static enum outcome claim_thread(struct task_struct *task, __u64 cookie)
@@ -244,42 +168,6 @@ static long read_version(__u32 i, struct walking *walking)
 	return 0;
 }
 
-/* The registers with which the thread entered the kernel: all of them, as the entry code saves them all (PUSH_AND_CLEAR_REGS). */
-static void take_entry_registers(struct unwind_registers *to, const struct pt_regs___kernel *from)
-{
-	to->rax = from->ax, to->rdx = from->dx, to->rcx = from->cx, to->rbx = from->bx;
-	to->rsi = from->si, to->rdi = from->di, to->fp = from->bp, to->sp = from->sp;
-	to->r8 = from->r8, to->r9 = from->r9, to->r10 = from->r10, to->r11 = from->r11;
-	to->r12 = from->r12, to->r13 = from->r13, to->r14 = from->r14, to->r15 = from->r15;
-	to->pc = from->ip;
-}
-
-static void take_interrupted_registers(struct unwind_registers *to, const volatile bpf_user_pt_regs_t *from)
-{
-	to->rax = from->rax, to->rdx = from->rdx, to->rcx = from->rcx, to->rbx = from->rbx;
-	to->rsi = from->rsi, to->rdi = from->rdi, to->fp = from->rbp, to->sp = from->rsp;
-	to->r8 = from->r8, to->r9 = from->r9, to->r10 = from->r10, to->r11 = from->r11;
-	to->r12 = from->r12, to->r13 = from->r13, to->r14 = from->r14, to->r15 = from->r15;
-	to->pc = from->rip;
-}
-
-/* The registers of the user's leaf frame. false: the thread has no user side. */
-static bool user_registers(struct bpf_perf_event_data *ctx, struct task_struct *task, bool kernel_mode,
-			   struct unwind_registers *ret, __u64 *ret_cs)
-{
-	if (!task->mm || (task->flags & TASK_PF_KTHREAD))
-		return false;
-	struct pt_regs___kernel *entry = (void *)bpf_task_pt_regs(task);
-	if (kernel_mode)
-		take_entry_registers(ret, entry);
-	else
-		take_interrupted_registers(ret, &ctx->regs);
-	*ret_cs = entry->cs;
-	ret->known = UNWIND_KNOWN_ALL;
-	ret->pc_is_exact = 1;
-	return ret->pc != 0;
-}
-
 /* What is known of the target's code, if it is of the program that runs now. */
 static struct unwind_tables tables_of(struct task_struct *task, __u32 slot)
 {
@@ -290,14 +178,6 @@ static struct unwind_tables tables_of(struct task_struct *task, __u32 slot)
 		tables.hijacker = BPF_CORE_READ(mm, uprobes_state.xol_area, vaddr);
 	tables.ready = header && mm && header->program == mm->start_stack;
 	return tables;
-}
-
-/* The number of a task in its innermost pid namespace: what gettid() returns there. */
-static __u32 innermost_number(struct task_struct *task)
-{
-	__u32 level = task->thread_pid->level;
-	bool matches;
-	return level == 0 || level > MAX_PID_NAMESPACE_LEVEL ? (__u32)task->pid : number_at(task, level, &matches);
 }
 
 static const struct table_config *table_of(struct task_struct *task, __u32 slot, __u16 target_flags, __u32 *ret_flags)
@@ -382,84 +262,6 @@ static __u32 walk_kernel(struct bpf_perf_event_data *ctx, struct walk *walk)
 	return n > RECORD_MAX_KERNEL_FRAMES ? RECORD_MAX_KERNEL_FRAMES : n;
 }
 
-/* Segments and barriers go behind the frames. The words of the record's variable part, or 0: none can be (never; said for the verifier). */
-static __u32 add_tail(struct walk *walk, __u32 words)
-{
-	__u32 segments = walk->n_segments, barriers = walk->n_barriers;
-	if (segments == 0)
-		return words;
-	if (segments > RECORD_MAX_SEGMENTS || barriers > WALK_FRAMES || words > WALK_WORDS)
-		return 0;
-	bpf_probe_read_kernel(&walk->frames[words], segments * sizeof(struct record_segment), walk->segments);
-	words += segments * (sizeof(struct record_segment) / sizeof(__u64));
-	if (words > WALK_WORDS + RECORD_MAX_SEGMENTS * sizeof(struct record_segment) / sizeof(__u64))
-		return 0;
-	if (barriers)
-		bpf_probe_read_kernel(&walk->frames[words], barriers * sizeof(__u64), walk->barriers);
-	return words + barriers;
-}
-
-static void fill_header(struct record *record, struct task_struct *task, struct perf_event *event, __u64 cookie,
-			__u32 serial)
-{
-	struct mm_struct *mm = task->mm;
-	record->serial = serial;
-	record->slot = COOKIE_SLOT(cookie);
-	record->generation = COOKIE_GENERATION(cookie);
-	record->pid = number_in_daemon_namespace(task->group_leader);
-	record->tid = number_in_daemon_namespace(task);
-	record->cpu = bpf_get_smp_processor_id();
-	record->time_ns = bpf_ktime_get_ns();
-	record->thread_start_ns = task->start_boottime;
-	record->task = (__u64)task;
-	record->runtime_ns = runtime_of(task, event, cookie & COOKIE_CPU_CLOCK);
-	record->exec_id = task->self_exec_id;
-	record->exec_pages = mm ? (__u32)mm->exec_vm : 0;
-	record->map_count = mm ? (__u32)mm->map_count : 0;
-	record->n_segments = 0;
-	record->thread_flags = 0;
-	record->n_barriers = 0;
-	bpf_get_current_comm(record->comm, sizeof(record->comm));
-}
-
-/* Whether the daemon should look at this record soon. A target that changes all the time cannot wake it all the time. */
-static bool is_news(const struct record *record)
-{
-	struct news *last = &news[record->slot & (MAX_TARGET_SLOTS - 1)];
-	__u64 seen = NEWS_SEEN(record->exec_id, record->exec_pages, record->map_count);
-	__u64 changed = seen ^ last->seen, now = record->time_ns;
-	bool aged = record->flags & RECORD_TABLE_AGED && now >= last->woken_ns + NEWS_AGED_REST_NS;
-	if ((!changed && !aged) || now < last->woken_ns + NEWS_REST_NS)
-		return false;
-	if (!aged && !NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)
-		return false;
-	if (!aged && !NEWS_IS_EXECUTABLE(changed) && now < last->woken_ns + NEWS_MAPPINGS_REST_NS)
-		return false;
-	last->seen = seen;
-	last->woken_ns = now;
-	return true;
-}
-
-static enum outcome output(struct walk *walk, __u32 n_kernel)
-{
-	struct record *record = (void *)walk->record;
-	record->n_kernel = (__u16)n_kernel;
-	record->n_user = (__u16)walk->n;
-	record->n_segments = (__u8)walk->n_segments;
-	record->n_barriers = (__u16)walk->n_barriers;
-	record->thread_flags = walk->thread_at ? (__u8)walk->table.thread.flags : 0; /* else of an earlier sample */
-	record->flags |= (__u8)walk->flags;
-	__u32 words = add_tail(walk, n_kernel + walk->n);
-	__u32 bytes = sizeof(*record) + words * sizeof(__u64);
-	if (bytes > sizeof(*record) + sizeof(walk->frames))
-		return OUTCOME_NO_SCRATCH; /* never; said for the verifier */
-	record->bytes = bytes;
-	/* Waking the daemon for each record would cost more than the record: it is woken when there is much to read, or something new. */
-	bool wake = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes || is_news(record);
-	__u64 wakeup = wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
-	return bpf_ringbuf_output(&ring, record, bytes, wakeup) == 0 ? OUTCOME_CAPTURED : OUTCOME_RING_FULL;
-}
-
 static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *event, __u64 cookie, __u64 config_word)
 {
 	struct target_config config = {
@@ -490,20 +292,6 @@ static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *
 	walk->first = n_kernel;
 	walk_user(ctx, task, walk, COOKIE_SLOT(cookie), config.flags);
 	return output(walk, n_kernel);
-}
-
-/* How many whole periods the event's timer is late: with interrupts off for so long, or while a hypervisor ran something else. The kernel
- * counts them as time of the event, and goes on with the next (kernel/events/core.c, perf_swevent_hrtimer). */
-static __u64 late_periods(struct perf_event *event, __u64 cookie)
-{
-	__s64 due_ns = 0;
-	__u64 period_ns = 0;
-	if (!(cookie & COOKIE_CPU_CLOCK))
-		return 0;
-	bpf_core_read(&due_ns, sizeof(due_ns), &event->hw.hrtimer.node.expires);
-	bpf_core_read(&period_ns, sizeof(period_ns), &event->hw.sample_period);
-	__u64 now_ns = bpf_ktime_get_ns();
-	return period_ns && now_ns > (__u64)due_ns ? (now_ns - (__u64)due_ns) / period_ns : 0;
 }
 
 SEC("perf_event")

@@ -1,0 +1,92 @@
+/* Records: their header, what follows the frames, and the ring buffer. Part of sampler.bpf.c.
+ * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+#pragma once
+#include "bpf/task.h"
+#include "bpf/walk.h"
+
+const volatile __u64 ring_wakeup_bytes; /* fuller than that, and the daemon is woken */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4 << 20); /* set by the daemon */
+} ring SEC(".maps");
+
+struct news news[MAX_TARGET_SLOTS];
+
+static void fill_header(struct record *record, struct task_struct *task, struct perf_event *event, __u64 cookie,
+			__u32 serial)
+{
+	struct mm_struct *mm = task->mm;
+	record->serial = serial;
+	record->slot = COOKIE_SLOT(cookie);
+	record->generation = COOKIE_GENERATION(cookie);
+	record->pid = number_in_daemon_namespace(task->group_leader);
+	record->tid = number_in_daemon_namespace(task);
+	record->cpu = bpf_get_smp_processor_id();
+	record->time_ns = bpf_ktime_get_ns();
+	record->thread_start_ns = task->start_boottime;
+	record->task = (__u64)task;
+	record->runtime_ns = runtime_of(task, event, cookie & COOKIE_CPU_CLOCK);
+	record->exec_id = task->self_exec_id;
+	record->exec_pages = mm ? (__u32)mm->exec_vm : 0;
+	record->map_count = mm ? (__u32)mm->map_count : 0;
+	record->n_segments = 0;
+	record->thread_flags = 0;
+	record->n_barriers = 0;
+	bpf_get_current_comm(record->comm, sizeof(record->comm));
+}
+
+/* Segments and barriers go behind the frames. The words of the record's variable part, or 0: none can be (never; said for the verifier). */
+static __u32 add_tail(struct walk *walk, __u32 words)
+{
+	__u32 segments = walk->n_segments, barriers = walk->n_barriers;
+	if (segments == 0)
+		return words;
+	if (segments > RECORD_MAX_SEGMENTS || barriers > WALK_FRAMES || words > WALK_WORDS)
+		return 0;
+	bpf_probe_read_kernel(&walk->frames[words], segments * sizeof(struct record_segment), walk->segments);
+	words += segments * (sizeof(struct record_segment) / sizeof(__u64));
+	if (words > WALK_WORDS + RECORD_MAX_SEGMENTS * sizeof(struct record_segment) / sizeof(__u64))
+		return 0;
+	if (barriers)
+		bpf_probe_read_kernel(&walk->frames[words], barriers * sizeof(__u64), walk->barriers);
+	return words + barriers;
+}
+
+/* Whether the daemon should look at this record soon. A target that changes all the time cannot wake it all the time. */
+static bool is_news(const struct record *record)
+{
+	struct news *last = &news[record->slot & (MAX_TARGET_SLOTS - 1)];
+	__u64 seen = NEWS_SEEN(record->exec_id, record->exec_pages, record->map_count);
+	__u64 changed = seen ^ last->seen, now = record->time_ns;
+	bool aged = record->flags & RECORD_TABLE_AGED && now >= last->woken_ns + NEWS_AGED_REST_NS;
+	if ((!changed && !aged) || now < last->woken_ns + NEWS_REST_NS)
+		return false;
+	if (!aged && !NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)
+		return false;
+	if (!aged && !NEWS_IS_EXECUTABLE(changed) && now < last->woken_ns + NEWS_MAPPINGS_REST_NS)
+		return false;
+	last->seen = seen;
+	last->woken_ns = now;
+	return true;
+}
+
+static enum outcome output(struct walk *walk, __u32 n_kernel)
+{
+	struct record *record = (void *)walk->record;
+	record->n_kernel = (__u16)n_kernel;
+	record->n_user = (__u16)walk->n;
+	record->n_segments = (__u8)walk->n_segments;
+	record->n_barriers = (__u16)walk->n_barriers;
+	record->thread_flags = walk->thread_at ? (__u8)walk->table.thread.flags : 0; /* else of an earlier sample */
+	record->flags |= (__u8)walk->flags;
+	__u32 words = add_tail(walk, n_kernel + walk->n);
+	__u32 bytes = sizeof(*record) + words * sizeof(__u64);
+	if (bytes > sizeof(*record) + sizeof(walk->frames))
+		return OUTCOME_NO_SCRATCH; /* never; said for the verifier */
+	record->bytes = bytes;
+	/* Waking the daemon for each record would cost more than the record: it is woken when there is much to read, or something new. */
+	bool wake = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes || is_news(record);
+	__u64 wakeup = wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+	return bpf_ringbuf_output(&ring, record, bytes, wakeup) == 0 ? OUTCOME_CAPTURED : OUTCOME_RING_FULL;
+}
