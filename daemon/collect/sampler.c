@@ -81,6 +81,14 @@ static int on_record(void *context, void *data, size_t bytes)
 	return sampler->drained_bytes >= sampler->ring_bytes ? -E2BIG : 0;
 }
 
+/* All pages of the ring but the last, which would fill it. That it cannot be done harms nobody: the first samples cost a little more. */
+static void touch_ring(struct sampler *sampler)
+{
+	LIBBPF_OPTS(bpf_test_run_opts, options);
+	if (bpf_prog_test_run_opts(bpf_program__fd(sampler->skeleton->progs.touch_ring), &options) == 0)
+		ring_buffer__consume(sampler->ring); /* there is nothing in it that would be handed on */
+}
+
 static int load(struct sampler *sampler, const struct sampler_options *options)
 {
 	sampler->skeleton = sampler_bpf__open();
@@ -96,7 +104,10 @@ static int load(struct sampler *sampler, const struct sampler_options *options)
 	if (r < 0)
 		return r;
 	sampler->ring = ring_buffer__new(bpf_map__fd(sampler->skeleton->maps.ring), on_record, sampler, NULL);
-	return sampler->ring ? 0 : -errno;
+	if (!sampler->ring)
+		return -errno;
+	touch_ring(sampler);
+	return 0;
 }
 
 int sampler_new(const struct sampler_options *options, struct sampler **ret, struct error *err)

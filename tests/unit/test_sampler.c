@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/clock.h"
 #include "busy_child.h"
@@ -380,6 +381,28 @@ START_TEST(a_full_ring_is_counted)
 }
 END_TEST
 
+/* Where a hypervisor keeps its own page tables, the first write to each page of the ring is slow: no sample should be the one to make it. */
+START_TEST(the_ring_has_been_written_before_the_first_sample)
+{
+	setup();
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	int fd = sampler_ring_fd(sampler);
+	/* Documentation/bpf/ringbuf.rst: the first page is the consumer's position, the second the producer's */
+	const uint64_t *read_to = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, 0);
+	const uint64_t *written_to = mmap(NULL, page, PROT_READ, MAP_SHARED, fd, (off_t)page);
+	ck_assert_ptr_ne(read_to, MAP_FAILED);
+	ck_assert_ptr_ne(written_to, MAP_FAILED);
+	ck_assert_uint_eq(*written_to, RING_BYTES - page);
+	ck_assert_uint_eq(*read_to, *written_to);
+	struct sampler_ring ring;
+	sampler_ring(sampler, &ring);
+	ck_assert_uint_eq(ring.most_drained_bytes, 0);
+	ck_assert_int_eq(munmap((void *)read_to, page), 0);
+	ck_assert_int_eq(munmap((void *)written_to, page), 0);
+	sampler_free(sampler);
+}
+END_TEST
+
 static void on_record_slowly(void *context, const struct record *record, size_t bytes)
 {
 	(void)record, (void)bytes;
@@ -472,6 +495,7 @@ int main(void)
 				      a_second_event_on_a_thread_does_not_count,
 				      claims_end_with_their_target,
 				      a_change_of_rate_loses_nothing,
+				      the_ring_has_been_written_before_the_first_sample,
 				      a_full_ring_is_counted,
 				      a_drain_ends_however_fast_records_come,
 				      slots_are_many_and_bounded,
