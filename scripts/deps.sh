@@ -13,7 +13,8 @@ build=(build-essential cmake ninja-build pkg-config clang llvm bpftool libbpf-de
 demo=(golang-go graphviz python3)
 tests=(git clang-format clang-tidy libclang-rt-14-dev binutils gdb curl procps xz-utils libcap2-bin util-linux iproute2 redis-server redis-tools sqlite3 perl
 	systemd-sysv systemd-container dbus libc6-dbg dwz nodejs default-jdk-headless
-	nginx-light apache2-utils postgresql ruby luajit ripgrep zstd)
+	nginx-light apache2-utils postgresql ruby luajit ripgrep zstd
+	qemu-utils pdns-recursor libboost-coroutine-dev libboost1.74-doc)
 bench=(linux-perf elfutils bpftrace libgoogle-perftools-dev google-perftools)
 
 case "${1:-}" in

@@ -4,9 +4,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <sprof/barrier_abi.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -16,96 +14,19 @@
 #include <unistd.h>
 
 #include "check_main.h"
+#include "own_table.h"
 
 enum { STACK_BYTES = 65536, FIBERS = 8 };
 
 static ucontext_t at_home, contexts[FIBERS];
 static char stacks[FIBERS][STACK_BYTES] __attribute__((aligned(64)));
 
-/* --- the table, as any other process would find it --- */
-
-static struct sprof_header *table(void)
-{
-	char line[512];
-	uintptr_t address = 0;
-	FILE *maps = fopen("/proc/self/maps", "r");
-	ck_assert_ptr_nonnull(maps);
-	while (address == 0 && fgets(line, sizeof(line), maps))
-		if (strstr(line, "/memfd:SPROF_BLT (deleted)"))
-			address = strtoul(line, NULL, 16);
-	(void)fclose(maps);
-	return (struct sprof_header *)address; // NOLINT(performance-no-int-to-ptr)
-}
-
-static const struct sprof_stack *stack_places(void)
-{
-	return (const struct sprof_stack *)((const char *)table() + table()->off_stack);
-}
-
-static const struct sprof_thread *my_thread(void)
-{
-	const struct sprof_header *header = table();
-	const struct sprof_thread *threads = (const struct sprof_thread *)((const char *)header + header->off_thread);
-	for (uint32_t i = 0; i < header->cap_thread; i++)
-		if (threads[i].tid == (uint32_t)gettid())
-			return &threads[i];
-	return NULL;
-}
-
-static const struct sprof_stack *at(const struct sprof_ref *ref)
-{
-	const struct sprof_stack *stack = &stack_places()[ref->index];
-	return ref->gen && stack->self.gen == ref->gen ? stack : NULL;
-}
-
-/* The place of the smallest stack around an address. */
-static const struct sprof_stack *around(const void *address)
-{
-	uint64_t here = (uintptr_t)address;
-	const struct sprof_stack *best = NULL, *places = stack_places();
-	for (uint32_t i = 0, n = table()->cap_stack; i < n; i++) {
-		const struct sprof_stack *stack = &places[i];
-		if (here >= stack->lo && here < stack->hi && (!best || stack->hi - stack->lo < best->hi - best->lo))
-			best = stack;
-	}
-	return best;
-}
+/* --- fibers --- */
 
 static const struct sprof_stack *fiber_place(int i)
 {
 	return around(&stacks[i][STACK_BYTES / 2]);
 }
-
-static const struct sprof_stack *current(void)
-{
-	const struct sprof_thread *thread = my_thread();
-	ck_assert_ptr_nonnull(thread);
-	ck_assert_uint_eq(thread->seq & 1, 0);
-	return at(&thread->current);
-}
-
-static const struct sprof_stack *system_place(void)
-{
-	return at(&my_thread()->system);
-}
-
-static void assert_waits(const struct sprof_stack *who, const struct sprof_stack *for_whom)
-{
-	ck_assert_ptr_eq(at(&for_whom->resumer), who);
-	ck_assert_uint_eq(who->owner_tid, (uint32_t)gettid());
-	ck_assert_uint_ge(for_whom->resumer_context.sp, who->lo);
-	ck_assert_uint_le(for_whom->resumer_context.sp, who->hi);
-	Dl_info info;
-	ck_assert(dladdr((void *)for_whom->resumer_context.pc, &info) != 0); // NOLINT(performance-no-int-to-ptr)
-}
-
-static void assert_rests(const struct sprof_stack *stack)
-{
-	ck_assert_uint_eq(stack->owner_tid, 0);
-	ck_assert_ptr_null(at(&stack->resumer));
-}
-
-/* --- fibers --- */
 
 static void make(int i, void (*function)(void), ucontext_t *link)
 {
@@ -439,6 +360,81 @@ START_TEST(more_fibers_than_places)
 }
 END_TEST
 
+struct own {
+	ucontext_t home, fiber, nested;
+	unsigned seed;
+	int rounds;
+};
+static _Thread_local struct own *own;
+
+static void runs_nested(void)
+{
+	own->rounds++;
+}
+
+static void *make_context(ucontext_t *context, void (*function)(void), ucontext_t *link)
+{
+	size_t bytes = 16384 + (size_t)rand_r(&own->seed) % 8 * 4096;
+	char *memory = malloc(bytes); /* of stacks that overlap with those of others before */
+	ck_assert_ptr_nonnull(memory);
+	ck_assert_int_eq(getcontext(context), 0);
+	context->uc_stack.ss_sp = memory;
+	context->uc_stack.ss_size = bytes;
+	context->uc_link = link;
+	makecontext(context, function, 0);
+	return memory;
+}
+
+static void makes_nested(void)
+{
+	void *memory = make_context(&own->nested, runs_nested, &own->fiber);
+	swapcontext(&own->fiber, &own->nested);
+	free(memory);
+}
+
+static void *makes_fibers(void *of)
+{
+	struct own mine = {.seed = (unsigned)(uintptr_t)of};
+	own = &mine;
+	for (int i = 0; i < 300; i++) {
+		void *memory = make_context(&mine.fiber, makes_nested, &mine.home);
+		swapcontext(&mine.home, &mine.fiber);
+		free(memory);
+		if (i % 100 == 0) {
+			pid_t child = fork();
+			if (child == 0) {
+				(void)make_context(&mine.fiber, makes_nested, &mine.home);
+				swapcontext(&mine.home, &mine.fiber);
+				_exit(mine.rounds == i + 2 ? 0 : 1);
+			}
+			int status = -1;
+			ck_assert_int_eq(waitpid(child, &status, 0), child);
+			ck_assert_int_eq(status, 0);
+		}
+	}
+	ck_assert_int_eq(mine.rounds, 300);
+	ck_assert_ptr_eq(current(), system_place());
+	return NULL;
+}
+
+START_TEST(many_threads_make_fibers)
+{
+	pthread_t threads[FIBERS];
+	setenv("SPROF_PRELOAD_STACKS", "24", 1);
+	for (uintptr_t i = 0; i < FIBERS; i++) {
+		void *seed = (void *)i; // NOLINT(performance-no-int-to-ptr)
+		ck_assert_int_eq(pthread_create(&threads[i], NULL, makes_fibers, seed), 0);
+	}
+	for (int i = 0; i < FIBERS; i++)
+		ck_assert_int_eq(pthread_join(threads[i], NULL), 0);
+	const struct sprof_header *header = table();
+	for (uint32_t i = 0; i < header->cap_stack; i++) {
+		ck_assert_uint_eq(stack_places()[i].seq_begin, stack_places()[i].seq_end);
+		ck_assert_uint_eq(stack_places()[i].owner_tid, 0);
+	}
+}
+END_TEST
+
 CHECK_MAIN("preload", 60, is_loaded, context_semantics, without_link_the_thread_ends, nested_fibers, peers_do_not_wait,
 	   jumps_between_stacks, stack_within_a_stack, threads_take_over, forks_in_fibers, switches_by_signals,
-	   more_fibers_than_places)
+	   more_fibers_than_places, many_threads_make_fibers)
