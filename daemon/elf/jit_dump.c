@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "elf/dwarf_cursor.h"
 #include "elf/jit_internal.h"
+#include "elf/text.h"
 
 enum {
 	MAGIC = 0x4A695444, /* "JiTD", as the writer's own machine has it */
@@ -16,6 +17,7 @@ enum {
 	RECORD_MAX_BYTES = 16 << 20,
 	LINES_OF_SYMBOL_MAX = 64 << 10,
 	LOAD_FIXED_BYTES = 40, /* of a load record behind its prefix */
+	V8_SHIFT_BYTES = 0x40, /* of an ELF header */
 };
 
 /* Lines that wait for the record of their code. */
@@ -70,6 +72,12 @@ static int add_line(struct jit *jit, uint64_t address, uint32_t line, struct dwa
 	const struct jit_line *last = jit->n_lines ? &jit->lines[jit->n_lines - 1] : NULL;
 	const char *known = last ? jit->text + last->file : "";
 	int r = 0;
+	char copy[READER_NAME_MAX_BYTES + 1];
+	size_t n = file.n < READER_NAME_MAX_BYTES ? file.n : READER_NAME_MAX_BYTES;
+	memcpy(copy, file.at, n);
+	copy[n] = '\0';
+	if (!text_is_printable(copy)) /* V8 10 writes memory that it has freed */
+		file.n = 0;
 	if (last && strlen(known) == file.n && memcmp(known, file.at, file.n) == 0)
 		name = last->file;
 	else
@@ -80,6 +88,16 @@ static int add_line(struct jit *jit, uint64_t address, uint32_t line, struct dwa
 	if (r == 0)
 		jit->lines[jit->n_lines++] = (struct jit_line){.address = address, .file = name, .line = line};
 	return r;
+}
+
+/* V8 tells of where lines would be if an ELF header were put before the code, which perf does: then the first is right behind one. Every
+ * function has a line at its begin, so that nobody else's is. */
+static void shift_lines(struct jit *jit, const struct pending *lines)
+{
+	if (lines->n == 0 || jit->lines[lines->first].address != lines->address + V8_SHIFT_BYTES)
+		return;
+	for (uint32_t i = 0; i < lines->n; i++)
+		jit->lines[lines->first + i].address -= V8_SHIFT_BYTES;
 }
 
 /* Behind the prefix: address of the code, number of entries; each: address, line, discriminator, file. */
@@ -100,6 +118,7 @@ static int take_debug_info(struct reading *reading, struct cursor *in)
 			return r;
 		reading->lines.n++;
 	}
+	shift_lines(jit, &reading->lines);
 	return 0;
 }
 

@@ -1,15 +1,37 @@
 """Where names come from, beside the file that runs: debug files in the target's own root, and what JITs tell."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import harness
 from harness import Case, Daemon, Target
 from test_names import build_id
+
+
+# Loads a socket filter of some thousand instructions, named sprof_busy, and has the kernel run it over and over (BPF_PROG_TEST_RUN).
+BPF_RUNNER = """
+import ctypes, struct
+libc = ctypes.CDLL(None, use_errno=True)
+code = b"\\xb7" + bytes(7) + b"\\x07\\0\\0\\0\\1\\0\\0\\0" * 3000 + b"\\x95" + bytes(7)
+code, license, data = ctypes.create_string_buffer(code, len(code)), ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(64)
+def bpf(command, attributes):
+    result = libc.syscall(321, command, ctypes.create_string_buffer(attributes, 128), 128)
+    if result < 0:
+        raise OSError(ctypes.get_errno())
+    return result
+load = struct.pack("=IIQQIIQII16s", 1, len(code) // 8, ctypes.addressof(code), ctypes.addressof(license), 0, 0, 0, 0, 0, b"sprof_busy")
+fd = bpf(5, load)
+run = struct.pack("=IIIIQQII", fd, 0, 64, 0, ctypes.addressof(data), 0, 100000, 0)
+print("ready", flush=True)
+while True:
+    bpf(10, run)
+"""
 
 
 class Sources(Case):
@@ -152,12 +174,48 @@ class Sources(Case):
         script = self.daemon.directory / "hot.js"
         script.write_text("function hotInScript(n) { let s = 0; for (let i = 0; i < n; i++) s = (s * 31 + i) % 1000003; return s; }\n"
                           "let x = 0; const end = Date.now() + 60000; while (Date.now() < end) x += hotInScript(100000);\n")  # fmt: skip
-        process = subprocess.Popen(["node", "--perf-basic-prof", "--no-use-osr", script])
+        # It leaves a log of its own where it runs.
+        process = subprocess.Popen(["node", "--perf-basic-prof", "--no-use-osr", script], cwd=self.daemon.directory)
         self.addCleanup(harness.end, process)
         harness.let_run(process.pid, 1)
         found = self.profile(process.pid).leaves()
         self.assertGreater(sum(n for name, n in found.items() if "hotInScript" in name), 0.5 * sum(found.values()), found.most_common(5))
         Path(f"/tmp/perf-{process.pid}.map").unlink()
+
+    def test_nodes_jitdump(self):
+        """V8's own, with the lines of the script. It writes by 2 MiB at a time, so that they are known when it has ended."""
+        script = self.daemon.directory / "dumped.js"
+        script.write_text("let x = 0;\n\nfunction hotInDump(n) {\n  let s = 0;\n  for (let i = 0; i < n; i++)\n    s = (s * 31 + i) % 1000003;\n  return s;\n}\n"
+                          "while (process.cpuUsage().user < 3e6)\n  x += hotInDump(100000);\n")  # fmt: skip
+        process = subprocess.Popen(["node", "--perf-prof", "--no-use-osr", script], cwd=self.daemon.directory)
+        self.addCleanup(harness.end, process)
+        harness.let_run(process.pid, 1)
+        self.daemon.attach(process.pid, 999)
+        process.wait(300)
+        self.daemon.settle(process.pid)
+        found = self.functions(self.daemon.pull(process.pid))
+        hot = [of for name, of in found.items() if "hotInDump" in name]
+        self.assertGreater(sum(count for count, _, _ in hot), 0.5 * sum(count for count, _, _ in found.values()), found.keys())
+        # V8 10 writes freed memory in place of the script's path, which is in the name too; the lines are right.
+        files, lines = set().union(*(of[1] for of in hot)), set().union(*(of[2] for of in hot))
+        self.assertTrue(all(file in ("", str(script)) for file in files), files)
+        self.assertTrue(all("dumped.js:3:" in name for name in found if "hotInDump" in name), found.keys())
+        self.assertTrue({5, 6} & lines and lines <= set(range(3, 9)), lines)
+
+    def test_a_bpf_program(self):
+        """By the name that it was loaded with: at the latest when what the daemon knows of the kernel's modules is a minute old."""
+        process = subprocess.Popen([sys.executable, "-c", BPF_RUNNER], stdout=subprocess.PIPE)
+        self.addCleanup(harness.end, process)
+        self.assertEqual(process.stdout.readline(), b"ready\n")
+        self.daemon.attach(process.pid, 999)
+        harness.let_run(process.pid, 0.7)
+
+        def share():
+            profile = self.daemon.pull(process.pid)
+            ours = sum(n for name, n in profile.inclusive().items() if re.fullmatch(r"bpf_prog_[0-9a-f]{16}_sprof_busy \[bpf\]", name))
+            return ours / profile.count() > 0.5
+
+        harness.wait_for(share, 90, "the program's name")
 
     def test_java(self):
         source = self.daemon.directory / "Hot.java"

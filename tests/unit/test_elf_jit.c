@@ -154,7 +154,8 @@ static void put_load(uint64_t address, uint64_t bytes, const char *name)
 	dump_bytes += bytes;
 }
 
-static void put_lines(uint64_t address, const char *file)
+/* Two lines, the first one shift bytes behind the begin of the code. */
+static void put_lines_at(uint64_t address, uint64_t shift, const char *file)
 {
 	size_t entry = 16 + strlen(file) + 1;
 	put_number(2, 4);
@@ -163,11 +164,16 @@ static void put_lines(uint64_t address, const char *file)
 	put_number(address, 8);
 	put_number(2, 8);
 	for (uint64_t i = 0; i < 2; i++) {
-		put_number(address + 8 * i, 8);
+		put_number(address + shift + 8 * i, 8);
 		put_number(10 + i, 4);
 		put_number(0, 4);
 		put(file, strlen(file) + 1);
 	}
+}
+
+static void put_lines(uint64_t address, const char *file)
+{
+	put_lines_at(address, 0, file);
 }
 
 static void put_move(uint64_t old, uint64_t new, uint64_t bytes)
@@ -218,6 +224,26 @@ START_TEST(a_jitdump)
 }
 END_TEST
 
+/* Its lines are told for code behind an ELF header, and its paths may be memory that was freed. */
+START_TEST(v8s_jitdump)
+{
+	begin_dump();
+	put_lines_at(0x1000, 0x40, "/src/a.js");
+	put_load(0x1000, 16, "small");
+	put_lines_at(0x2000, 0x40, "x\x92r\x89i\xb7M\xf4s");
+	put_load(0x2000, 256, "large");
+	put_lines_at(0x3000, 0x10, "/src/a.js"); /* another's: its first line is further on */
+	put_load(0x3000, 256, "other");
+	ck_assert_int_eq(jit_open(maker_memfd(dump, dump_bytes), JIT_DUMP, &jit), 0);
+	expect_line(0x1000, "small", "/src/a.js", 10);
+	expect_line(0x100f, "small", "/src/a.js", 11);
+	expect_line(0x2000, "large", "", 10);
+	expect_line(0x2008, "large", "", 11);
+	expect_line(0x3000, "other", "", 0);
+	expect_line(0x3010, "other", "/src/a.js", 10);
+}
+END_TEST
+
 /* Cut anywhere, and with any byte wrong, it is read without harm. */
 START_TEST(a_jitdump_that_is_damaged)
 {
@@ -253,6 +279,7 @@ int main(void)
 	tcase_add_test(tests, long_lines);
 	tcase_add_test(tests, what_is_no_file);
 	tcase_add_test(tests, a_jitdump);
+	tcase_add_test(tests, v8s_jitdump);
 	tcase_add_test(tests, a_jitdump_that_is_damaged);
 	tcase_set_timeout(tests, 60);
 	suite_add_tcase(suite, tests);
