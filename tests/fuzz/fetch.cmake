@@ -1,0 +1,2 @@
+# The separate program sprofd-fetch.
+sprof_fuzzer(fuzz_fetch fetch)
