@@ -10,5 +10,6 @@ enum {
 	READER_FRAMES_MAX = 64,         /* functions at one offset: the inlined ones and the one that holds them */
 	READER_LINK_MAX_BYTES = 1024,   /* of the name or path of another file, without NUL */
 	READER_SPLITS_MAX = 32,         /* files in one SplitWanted */
+	READER_SYMBOLS_MAX = 8,         /* names in one FindSymbols */
 	READER_BUILD_ID_MAX_BYTES = 64, /* before it is written as hex */
 };

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "elf/cfi_build.h"
+#include "elf/find_symbols.h"
 #include "elf/image.h"
 #include "elf/jit.h"
 #include "elf/work.h"
@@ -345,6 +346,16 @@ static int handle_unwind_table(int fd, int table_fd, Sprof__Reader__UnwindTableM
 	return 0;
 }
 
+static int handle_find_symbols(int fd, const Sprof__Reader__FindSymbols *in, uint64_t positions[READER_SYMBOLS_MAX],
+			       Sprof__Reader__FoundSymbols *ret)
+{
+	if (fd < 0 || in->n_name == 0 || in->n_name > READER_SYMBOLS_MAX)
+		return -EBADMSG;
+	ret->n_position = in->n_name;
+	ret->position = positions;
+	return find_symbols(fd, in->name, in->n_name, positions);
+}
+
 static const char *text_of(int error)
 {
 	switch (error) {
@@ -375,6 +386,8 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 	Sprof__Reader__Symbolized symbolized = SPROF__READER__SYMBOLIZED__INIT;
 	Sprof__Reader__SplitWanted wanted = SPROF__READER__SPLIT_WANTED__INIT;
 	Sprof__Reader__UnwindTableMade table_made = SPROF__READER__UNWIND_TABLE_MADE__INIT;
+	Sprof__Reader__FoundSymbols found = SPROF__READER__FOUND_SYMBOLS__INIT;
+	uint64_t positions[READER_SYMBOLS_MAX];
 	Sprof__Reader__Reply answer = SPROF__READER__REPLY__INIT;
 	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
 	int r = -EBADMSG;
@@ -397,6 +410,10 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 		r = handle_unwind_table(owned, table_fd, &table_made);
 		answer.what_case = SPROF__READER__REPLY__WHAT_UNWIND_TABLE;
 		answer.unwind_table = &table_made;
+	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_FIND_SYMBOLS) {
+		r = handle_find_symbols(owned, request->find_symbols, positions, &found);
+		answer.what_case = SPROF__READER__REPLY__WHAT_FOUND_SYMBOLS;
+		answer.found_symbols = &found;
 	}
 	answer.sequence = request ? request->sequence : 0;
 	answer.error = -r;

@@ -16,11 +16,12 @@
 #include "symbolize/unwind_memfd.h"
 
 enum { FILES_REMEMBERED_MAX = 8192, RETRY_SHIFT_MAX = 10, SPLIT_ROUNDS_MAX = 512 };
-/* The file's unwind table is asked for and remembered under another name than the file: each has its own failures. */
-#define TABLE_ID(file_id) ((file_id) | UINT64_C(1) << 63)
-#define SEARCH_AGAIN_NS   (2 * NS_PER_S)
-#define RETRY_MIN_NS      (5 * NS_PER_S)
-#define RETRY_MAX_NS      (3600 * NS_PER_S)
+/* The file's unwind table, and its symbols by name, are asked for and remembered under other names than the file: each has its own failures. */
+#define TABLE_ID(file_id)   ((file_id) | UINT64_C(1) << 63)
+#define SYMBOLS_ID(file_id) ((file_id) | UINT64_C(1) << 61)
+#define SEARCH_AGAIN_NS     (2 * NS_PER_S)
+#define RETRY_MIN_NS        (5 * NS_PER_S)
+#define RETRY_MAX_NS        (3600 * NS_PER_S)
 
 struct file_state {
 	uint64_t file_id; /* our own numbers: a plain hash does */
@@ -399,6 +400,29 @@ int file_names_unwind_table(struct file_names *names, uint64_t file_id, int fd, 
 	if (r < 0)
 		return judge(file, r);
 	r = take_table(file, table_fd, &reply, max_bytes, ret);
+	protocol_reply_free(&reply);
+	return r;
+}
+
+int file_names_find_symbols(struct file_names *names, uint64_t file_id, int fd, const char *const *symbols, size_t n,
+			    uint64_t deadline_ns, uint64_t *ret)
+{
+	struct file_state *file = state_of(names, SYMBOLS_ID(file_id));
+	if (!file || clock_monotonic_ns() < file->retry_ns)
+		return -EAGAIN;
+	int r = prepare(names, file, deadline_ns);
+	if (r < 0)
+		return r;
+	struct protocol_reply reply;
+	r = reader_find_symbols(names->reader, file->file_id, fd, symbols, n, deadline_ns, &reply);
+	if (r < 0)
+		return judge(file, r);
+	if (reply.kind == REPLY_FOUND_SYMBOLS && reply.n_positions == n)
+		memcpy(ret, reply.positions, n * sizeof(*ret));
+	else
+		r = reply.kind == REPLY_ERROR && reply.error == ENOEXEC ? -ENOEXEC : -EAGAIN;
+	if (r == -EAGAIN)
+		blame(file);
 	protocol_reply_free(&reply);
 	return r;
 }

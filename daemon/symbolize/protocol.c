@@ -57,6 +57,19 @@ size_t protocol_unwind_table(uint64_t sequence, uint64_t file_id, uint8_t *packe
 	return sprof__reader__request__pack(&request, packet);
 }
 
+size_t protocol_find_symbols(uint64_t sequence, uint64_t file_id, const char *const *names, size_t n, uint8_t *packet)
+{
+	Sprof__Reader__FindSymbols find_symbols = SPROF__READER__FIND_SYMBOLS__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	find_symbols.n_name = n;
+	find_symbols.name = (char **)names; /* only read */
+	request.sequence = sequence;
+	request.file_id = file_id;
+	request.what_case = SPROF__READER__REQUEST__WHAT_FIND_SYMBOLS;
+	request.find_symbols = &find_symbols;
+	return sprof__reader__request__pack(&request, packet);
+}
+
 static bool is_printable(const char *text)
 {
 	size_t length = strlen(text);
@@ -184,6 +197,17 @@ static int take_unwind_table(const Sprof__Reader__UnwindTableMade *in, struct pr
 	return 0;
 }
 
+static int take_found_symbols(const Sprof__Reader__FoundSymbols *in, struct protocol_reply *reply)
+{
+	if (in->n_position > READER_SYMBOLS_MAX)
+		return -EBADMSG;
+	reply->kind = REPLY_FOUND_SYMBOLS;
+	reply->n_positions = in->n_position;
+	for (size_t i = 0; i < in->n_position; i++)
+		reply->positions[i] = in->position[i];
+	return 0;
+}
+
 static int take_reply(const Sprof__Reader__Reply *in, uint64_t sequence, size_t n_asked, struct protocol_reply *reply)
 {
 	if (in->sequence != sequence)
@@ -198,6 +222,8 @@ static int take_reply(const Sprof__Reader__Reply *in, uint64_t sequence, size_t 
 		return take_split_wanted(in->split_wanted, reply);
 	if (n_asked == PROTOCOL_ASKED_UNWIND_TABLE && in->what_case == SPROF__READER__REPLY__WHAT_UNWIND_TABLE)
 		return take_unwind_table(in->unwind_table, reply);
+	if (n_asked == PROTOCOL_ASKED_SYMBOLS && in->what_case == SPROF__READER__REPLY__WHAT_FOUND_SYMBOLS)
+		return take_found_symbols(in->found_symbols, reply);
 	return -EBADMSG;
 }
 

@@ -8,7 +8,14 @@
 #include "model/profile.h"
 #include "proto/reader_limits.h"
 
-enum reply_kind { REPLY_ERROR, REPLY_OPENED, REPLY_SYMBOLIZED, REPLY_UNWIND_TABLE, REPLY_SPLIT_WANTED };
+enum reply_kind {
+	REPLY_ERROR,
+	REPLY_OPENED,
+	REPLY_SYMBOLIZED,
+	REPLY_UNWIND_TABLE,
+	REPLY_SPLIT_WANTED,
+	REPLY_FOUND_SYMBOLS
+};
 
 struct protocol_reply {
 	enum reply_kind kind;
@@ -35,6 +42,9 @@ struct protocol_reply {
 	/* REPLY_UNWIND_TABLE */
 	uint32_t table_bytes;
 	uint64_t n_fdes, n_malformed, n_unsupported, n_registers_lost;
+	/* REPLY_FOUND_SYMBOLS */
+	size_t n_positions;
+	uint64_t positions[READER_SYMBOLS_MAX];
 };
 
 /* The length of the request in packet, which has READER_MESSAGE_MAX_BYTES. n is at most READER_BATCH_MAX. */
@@ -46,8 +56,12 @@ size_t protocol_symbolize(uint64_t sequence, uint64_t file_id, const uint64_t *f
 
 size_t protocol_unwind_table(uint64_t sequence, uint64_t file_id, uint8_t *packet);
 
-/* In place of n_asked: it was UnwindTable. */
+/* n is at most READER_SYMBOLS_MAX. */
+size_t protocol_find_symbols(uint64_t sequence, uint64_t file_id, const char *const *names, size_t n, uint8_t *packet);
+
+/* In place of n_asked: it was UnwindTable, or FindSymbols. */
 #define PROTOCOL_ASKED_UNWIND_TABLE SIZE_MAX
+#define PROTOCOL_ASKED_SYMBOLS      (SIZE_MAX - 1)
 
 /* Checks and unpacks the reply to the request of sequence, which asked for n_asked offsets (0: it was Open or Attach). 0, and release *ret with
  * protocol_reply_free; -EBADMSG: it is malformed, or answers something else, or is out of bounds; -ENOMEM. */

@@ -249,3 +249,10 @@ int reader_unwind_table(struct reader *reader, uint64_t file_id, const int fds[R
 	return exchange_with(reader, file_id, bytes, fds, READER_FDS_MAX, PROTOCOL_ASKED_UNWIND_TABLE, deadline_ns,
 			     ret);
 }
+
+int reader_find_symbols(struct reader *reader, uint64_t file_id, int fd, const char *const *names, size_t n,
+			uint64_t deadline_ns, struct protocol_reply *ret)
+{
+	size_t bytes = protocol_find_symbols(++reader->sequence, file_id, names, n, reader->packet);
+	return exchange(reader, file_id, bytes, fd, PROTOCOL_ASKED_SYMBOLS, deadline_ns, ret);
+}

@@ -37,5 +37,7 @@ int reader_attach(struct reader *reader, uint64_t file_id, enum protocol_attachm
 /* fds: the file, and a memfd for the table; both stay the caller's. */
 int reader_unwind_table(struct reader *reader, uint64_t file_id, const int fds[READER_FDS_MAX], uint64_t deadline_ns,
 			struct protocol_reply *ret);
+int reader_find_symbols(struct reader *reader, uint64_t file_id, int fd, const char *const *names, size_t n,
+			uint64_t deadline_ns, struct protocol_reply *ret);
 int reader_symbolize(struct reader *reader, uint64_t file_id, const uint64_t *file_offsets, size_t n,
 		     uint64_t deadline_ns, struct protocol_reply *ret);

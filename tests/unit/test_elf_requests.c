@@ -97,6 +97,50 @@ static int made_fd(void)
 	return fd;
 }
 
+static int send_find(char **names, size_t n, int fd)
+{
+	Sprof__Reader__FindSymbols find = SPROF__READER__FIND_SYMBOLS__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	find.name = names;
+	find.n_name = n;
+	request.file_id = 9;
+	request.what_case = SPROF__READER__REQUEST__WHAT_FIND_SYMBOLS;
+	request.find_symbols = &find;
+	return send_request(&request, fd);
+}
+
+START_TEST(symbols_are_found_by_name)
+{
+	char *names[READER_SYMBOLS_MAX + 1] = {"two", "none", "_Z3onev"};
+	ck_assert_int_eq(send_find(names, 3, made_fd()), 0);
+	ck_assert_uint_eq(reply->found_symbols->n_position, 3);
+	ck_assert_uint_eq(reply->found_symbols->position[0], MAKER_TEXT + 16);
+	ck_assert_uint_eq(reply->found_symbols->position[1], UINT64_MAX);
+	ck_assert_uint_eq(reply->found_symbols->position[2], MAKER_TEXT);
+	ck_assert_int_eq(send_find(names, 3, -1), EBADMSG);
+	ck_assert_int_eq(send_find(names, 0, made_fd()), EBADMSG);
+	for (size_t i = 0; i <= READER_SYMBOLS_MAX; i++)
+		names[i] = "two";
+	ck_assert_int_eq(send_find(names, READER_SYMBOLS_MAX, made_fd()), 0);
+	ck_assert_int_eq(send_find(names, READER_SYMBOLS_MAX + 1, made_fd()), EBADMSG);
+	ck_assert_int_eq(send_find(names, 1, maker_memfd("no ELF file", 11)), ENOEXEC);
+}
+END_TEST
+
+/* Cut short anywhere, or with any byte changed: an answer, whatever it is. */
+START_TEST(symbols_of_broken_files)
+{
+	char *names[] = {"two"};
+	for (size_t n = 1; n < made.n; n += 7)
+		(void)send_find(names, 1, maker_memfd(made.bytes, n));
+	for (size_t i = 0; i < made.n; i++) {
+		made.bytes[i] ^= 0xff;
+		(void)send_find(names, 1, made_fd());
+		made.bytes[i] ^= 0xff;
+	}
+}
+END_TEST
+
 START_TEST(open_symbolize_close)
 {
 	uint64_t offsets[] = {MAKER_TEXT + 16, MAKER_TEXT + 100, MAKER_TEXT, UINT64_MAX};
@@ -269,6 +313,8 @@ int main(void)
 	Suite *suite = suite_create("elf_requests");
 	TCase *tests = tcase_create("requests");
 	tcase_add_checked_fixture(tests, setup, teardown);
+	tcase_add_test(tests, symbols_are_found_by_name);
+	tcase_add_test(tests, symbols_of_broken_files);
 	tcase_add_test(tests, open_symbolize_close);
 	tcase_add_test(tests, opened_twice);
 	tcase_add_test(tests, what_is_no_elf_file);

@@ -121,6 +121,35 @@ START_TEST(good_replies)
 }
 END_TEST
 
+START_TEST(symbols_by_name)
+{
+	const char *const names[] = {"one", "two"};
+	uint64_t positions[READER_SYMBOLS_MAX + 1] = {7, UINT64_MAX};
+	Sprof__Reader__FoundSymbols found = SPROF__READER__FOUND_SYMBOLS__INIT;
+	size_t bytes = protocol_find_symbols(5, 6, names, 2, packet);
+	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
+	ck_assert_ptr_nonnull(request);
+	ck_assert_int_eq(request->what_case, SPROF__READER__REQUEST__WHAT_FIND_SYMBOLS);
+	ck_assert_uint_eq(request->find_symbols->n_name, 2);
+	ck_assert_str_eq(request->find_symbols->name[1], "two");
+	sprof__reader__request__free_unpacked(request, NULL);
+	reply.what_case = SPROF__READER__REPLY__WHAT_FOUND_SYMBOLS;
+	reply.found_symbols = &found;
+	found.position = positions;
+	found.n_position = 2;
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_SYMBOLS), 0);
+	ck_assert_int_eq(parsed.kind, REPLY_FOUND_SYMBOLS);
+	ck_assert_uint_eq(parsed.n_positions, 2);
+	ck_assert_uint_eq(parsed.positions[0], 7);
+	ck_assert_uint_eq(parsed.positions[1], UINT64_MAX);
+	protocol_reply_free(&parsed);
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_UNWIND_TABLE), -EBADMSG);
+	ck_assert_int_eq(parse(2), -EBADMSG);
+	found.n_position = READER_SYMBOLS_MAX + 1;
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_SYMBOLS), -EBADMSG);
+}
+END_TEST
+
 START_TEST(unwind_tables)
 {
 	size_t bytes = protocol_unwind_table(5, 6, packet);
@@ -311,6 +340,7 @@ int main(void)
 	tcase_add_checked_fixture(tests, setup, NULL);
 	tcase_add_test(tests, requests_as_the_reader_reads_them);
 	tcase_add_test(tests, good_replies);
+	tcase_add_test(tests, symbols_by_name);
 	tcase_add_test(tests, unwind_tables);
 	tcase_add_test(tests, split_files);
 	tcase_add_test(tests, errors);
