@@ -77,3 +77,19 @@ enum stack_end {
 #undef STACK_END_ENUM
 		STACK_END_COUNT
 };
+
+/* How far the frames of CPython are known, in a process that runs it. Each sample has exactly one. X(NAME, name, complete, text) */
+#define PYTHON_END_TABLE(X)                                                                                       \
+	X(NONE, none, 1, "not looked for: no CPython that is known, or it was not found yet")                     \
+	X(WHOLE, whole, 1, "all frames of the thread")                                                            \
+	X(NO_STATE, no_state, 1, "a thread that CPython does not know, or not yet, or no more: it has no frames") \
+	X(TOO_DEEP, too_deep, 0, "deeper than the record holds: the innermost frames alone")                      \
+	X(UNREADABLE, unreadable, 0, "the interpreter's memory could not be read at the moment of the sample")    \
+	X(NOT_CODE, not_code, 0, "a frame without a code object: the frames before it alone")
+
+enum python_end {
+#define PYTHON_END_ENUM(NAME, name, complete, text) PYTHON_END_##NAME,
+	PYTHON_END_TABLE(PYTHON_END_ENUM)
+#undef PYTHON_END_ENUM
+		PYTHON_END_COUNT
+};

@@ -13,6 +13,7 @@ enum mapping_kind {
 	MAPPING_ANONYMOUS, /* JIT code and the like: name "//anon", or the kernel's name for it */
 	MAPPING_SPECIAL,   /* [vsyscall], [uprobes] */
 	MAPPING_KERNEL,    /* [kernel.kallsyms]; never in a struct maps, but in a profile */
+	MAPPING_PYTHON,    /* [python], where frames of CPython's are (SAMPLE_FRAME_PYTHON); the same */
 };
 
 struct mapping {

@@ -49,11 +49,12 @@ struct profile_sample {
 
 /* Where more names of the sampled process may be found. Borrowed, as long as the profile lives. */
 struct profile_target {
-	int root_fd;              /* its root directory (O_PATH); -1: unknown */
-	uint32_t inner_pid;       /* its number in its own pid namespace; 0: unknown */
-	uint32_t user;            /* its owner: whose files are believed */
-	uint64_t started_unix_ns; /* when it was born; 0: unknown */
-	struct file *jit_dump;    /* the jitdump that it maps; NULL: none */
+	int root_fd;                 /* its root directory (O_PATH); -1: unknown */
+	uint32_t inner_pid;          /* its number in its own pid namespace; 0: unknown */
+	uint32_t user;               /* its owner: whose files are believed */
+	uint64_t started_unix_ns;    /* when it was born; 0: unknown */
+	struct file *jit_dump;       /* the jitdump that it maps; NULL: none */
+	struct python_codes *python; /* its CPython's code objects; NULL: none */
 };
 
 struct profile {

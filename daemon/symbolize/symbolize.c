@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "model/cfi_check.h"
+#include "model/python_codes.h"
 #include "symbolize/file_names.h"
 #include "symbolize/jit_sources.h"
 #include "symbolize/kernel_names.h"
@@ -266,6 +267,30 @@ static void name_kernel(struct pass *pass)
 	}
 }
 
+/* The texts are the table's, which stay as long as it does: as stable as those of the cache. */
+static void name_python(struct pass *pass)
+{
+	struct python_codes *codes = pass->profile->target.python;
+	for (size_t i = 0; codes && i < pass->n; i++) {
+		uint32_t location = pass->locations[i];
+		uint64_t frame = pass->profile->locations[location].address;
+		struct python_line found;
+		enum python_code_state state =
+			python_codes_find(codes, SAMPLE_PYTHON_NUMBER(frame), SAMPLE_PYTHON_INSTRUCTION(frame), &found);
+		if (state != PYTHON_CODE_TOLD) {
+			set_name(pass, location,
+				 state == PYTHON_CODE_GONE ? "[python code gone]" : "[python code not read]");
+			continue;
+		}
+		struct profile_line line = {.name = found.name,
+					    .system_name = found.name,
+					    .filename = found.filename[0] ? found.filename : NULL,
+					    .line = found.line,
+					    .start_line = found.start_line};
+		set_lines(pass, location, &line, 1, false);
+	}
+}
+
 static void set_flags(const struct pass *pass, struct profile_mapping *mapping)
 {
 	bool functions = pass->n > 0, filenames = pass->n > 0, line_numbers = pass->n > 0, inlined = false;
@@ -298,6 +323,9 @@ static void name_mapping(struct pass *pass, struct profile_mapping *mapping)
 	case MAPPING_ANONYMOUS:
 		name_by_jit(pass);
 		fall_back(pass, display_name(mapping));
+		break;
+	case MAPPING_PYTHON:
+		name_python(pass);
 		break;
 	case MAPPING_SPECIAL:
 		fall_back(pass, display_name(mapping));
@@ -380,6 +408,17 @@ int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd
 		max_bytes = CFI_MAX_TABLE_BYTES;
 	pthread_mutex_lock(&symbolize->lock);
 	int r = file_names_unwind_table(symbolize->files, file_id, fd, max_bytes, deadline_ns, ret);
+	pthread_mutex_unlock(&symbolize->lock);
+	return r;
+}
+
+int symbolize_find_symbols(struct symbolize *symbolize, uint64_t file_id, int fd, const char *const *names, size_t n,
+			   uint64_t deadline_ns, uint64_t *ret)
+{
+	if (fd < 0 || n > READER_SYMBOLS_MAX)
+		return -EINVAL;
+	pthread_mutex_lock(&symbolize->lock);
+	int r = file_names_find_symbols(symbolize->files, file_id, fd, names, n, deadline_ns, ret);
 	pthread_mutex_unlock(&symbolize->lock);
 	return r;
 }

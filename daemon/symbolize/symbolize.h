@@ -40,7 +40,8 @@ void symbolize_free(struct symbolize *symbolize); /* ends the reader and reaps i
 /* Completes the profile: lines of the locations, build_id and has_* of the mappings, missing_names. Never fails as a whole: what
  * could not be named stays without lines (mapping + address, which pprof can still symbolize), until deadline_ns (CLOCK_MONOTONIC).
  * Locations of mappings without file: the kernel by kallsyms, [vdso] by the reader, others stay without lines except that
- * anonymous and special mappings get one line with the name "[anon]" or the mapping's own name, since pprof can never name them. */
+ * anonymous and special mappings get one line with the name "[anon]" or the mapping's own name, since pprof can never name them;
+ * and frames of CPython's have their lines whatever was asked for, for the same reason. */
 enum symbolize_what {
 	SYMBOLIZE_ALL,
 	SYMBOLIZE_BUILD_IDS, /* of the mappings' files alone: no lines */
@@ -56,6 +57,10 @@ void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enu
  * alone because the reader crashed or hung on it, or made a table of it that is not sound (retried with back-off). */
 int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd, size_t max_bytes,
 			   uint64_t deadline_ns, struct unwind_table *ret);
+/* Where n symbols (READER_SYMBOLS_MAX at the most) of an ELF file are, whose number and fd are as above: in *ret, as offsets from where offset 0 of the file
+ * would be mapped by the mapping of its code; UINT64_MAX: it has no such symbol. -ENOEXEC: it is no ELF file; -EAGAIN: not now. */
+int symbolize_find_symbols(struct symbolize *symbolize, uint64_t file_id, int fd, const char *const *names, size_t n,
+			   uint64_t deadline_ns, uint64_t *ret);
 /* The jitdump among the mappings of n snapshots (NULL: none) of a process, the newest last; borrowed. NULL: there is none. */
 struct file *symbolize_jit_dump(struct maps *const *maps, size_t n);
 void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret);

@@ -20,6 +20,11 @@ static const struct name ends[] = {
 	STACK_END_TABLE(ROW)
 #undef ROW
 };
+static const struct name python_ends[] = {
+#define ROW(NAME, name, complete, text) {#NAME, #name, text},
+	PYTHON_END_TABLE(ROW)
+#undef ROW
+};
 enum { BPF, USER }; /* what `where` may be: anything else does not compile */
 static const int wheres[] = {
 #define ROW(NAME, name, where, text) where,
@@ -56,6 +61,7 @@ START_TEST(names_are_unique_lower_case_and_explained)
 {
 	check_names(outcomes, sizeof(outcomes) / sizeof(outcomes[0]));
 	check_names(ends, sizeof(ends) / sizeof(ends[0]));
+	check_names(python_ends, sizeof(python_ends) / sizeof(python_ends[0]));
 }
 END_TEST
 
@@ -96,6 +102,7 @@ START_TEST(every_name_is_documented)
 	ck_assert_uint_lt(bytes, sizeof(document) - 1);
 	check_documented(document, outcomes, OUTCOME_COUNT);
 	check_documented(document, ends, STACK_END_COUNT);
+	check_documented(document, python_ends, PYTHON_END_COUNT);
 }
 END_TEST
 
