@@ -93,7 +93,12 @@ struct pid {
 	struct upid numbers[1];
 };
 
+struct thread_struct {
+	unsigned long fsbase;
+};
+
 struct task_struct {
+	struct thread_struct thread;
 	unsigned int flags;
 	int pid, tgid;
 	struct mm_struct *mm;

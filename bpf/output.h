@@ -1,8 +1,8 @@
 /* Records: their header, what follows the frames, and the ring buffer. Part of sampler.bpf.c.
  * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
+#include "bpf/sampler_python.h"
 #include "bpf/task.h"
-#include "bpf/walk.h"
 
 const volatile __u64 ring_wakeup_bytes; /* fuller than that, and the daemon is woken */
 
@@ -71,7 +71,7 @@ static __u32 add_tail(struct walk *walk, __u32 words)
 		return 0;
 	bpf_probe_read_kernel(&walk->frames[words], segments * sizeof(struct record_segment), walk->segments);
 	words += segments * (sizeof(struct record_segment) / sizeof(__u64));
-	if (words > WALK_WORDS + RECORD_MAX_SEGMENTS * sizeof(struct record_segment) / sizeof(__u64))
+	if (words > WALK_WORDS + WALK_SEGMENT_WORDS)
 		return 0;
 	if (barriers)
 		bpf_probe_read_kernel(&walk->frames[words], barriers * sizeof(__u64), walk->barriers);
@@ -84,6 +84,13 @@ static bool is_news(const struct record *record)
 	struct news *last = &news[record->slot & (MAX_TARGET_SLOTS - 1)];
 	__u64 seen = NEWS_SEEN(record->exec_id, record->exec_pages, record->map_count);
 	__u64 changed = seen ^ last->seen, now = record->time_ns;
+	if (record->flags & RECORD_NEW_PYTHON)
+		last->python_waits = 1;
+	if (last->python_waits && now >= last->python_quiet_until_ns && now >= last->woken_ns + NEWS_REST_NS) {
+		last->python_waits = 0;
+		last->woken_ns = now;
+		return true;
+	}
 	bool aged = record->flags & RECORD_TABLE_AGED && now >= last->woken_ns + NEWS_AGED_REST_NS;
 	if ((!changed && !aged) || now < last->woken_ns + NEWS_REST_NS)
 		return false;
@@ -105,7 +112,10 @@ static enum outcome output(struct walk *walk, __u32 n_kernel)
 	record->n_barriers = (__u16)walk->n_barriers;
 	record->thread_flags = walk->thread_at ? (__u8)walk->table.thread.flags : 0; /* else of an earlier sample */
 	record->flags |= (__u8)walk->flags;
-	__u32 words = add_tail(walk, n_kernel + walk->n);
+	record->n_python = (__u16)walk->python.n_frames;
+	record->n_python_runs = walk->python.n_frames ? (__u16)walk->python.n_runs : 0;
+	record->python_end = (__u8)walk->python.end;
+	__u32 words = add_python(walk, add_tail(walk, n_kernel + walk->n));
 	__u32 bytes = sizeof(*record) + words * sizeof(__u64);
 	if (bytes > sizeof(*record) + sizeof(walk->frames))
 		return OUTCOME_NO_SCRATCH; /* never; said for the verifier */

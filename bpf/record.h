@@ -8,6 +8,10 @@ enum {
 	RECORD_MAX_USER_FRAMES = 1024,
 	RECORD_MAX_KERNEL_FRAMES = 127,
 	RECORD_MAX_SEGMENTS = 32,
+	RECORD_MAX_PYTHON_FRAMES = 512,
+	RECORD_MAX_PYTHON_RUNS = 256,
+	RECORD_MAX_PYTHON_OFFSET = (1 << 21) - 2, /* of an instruction in its code, in bytes; also for any beyond */
+	RECORD_NO_C_FRAME = 0xffff,
 	RECORD_COMM_BYTES = 16,
 	MAX_TARGET_SLOTS = 1024,
 };
@@ -24,10 +28,12 @@ enum record_flag {
 	RECORD_KERNEL_MODE = 1, /* the interrupt hit in the kernel */
 	RECORD_TABLE_AGED = 2,  /* what the program was told of the barrier-lock table is no longer so: read it again */
 	RECORD_IN_TRAMPOLINE = 4, /* the sampled pc lies in a trampoline of the barrier-lock table */
+	RECORD_NEW_PYTHON = 8,    /* a code object that may be new to the daemon: read it while it is there */
 };
 
 /* One sample: header, then n_kernel + n_user addresses, kernel first, each part leaf first; then, of a process that publishes a barrier-lock
- * table, n_segments struct record_segment and n_barriers words (BARRIER_WORD). */
+ * table, n_segments struct record_segment and n_barriers words (BARRIER_WORD); then, of one that runs CPython, n_python struct record_python_frame, leaf first,
+ * and n_python_runs struct record_python_run, which take as many of them each. */
 struct record {
 	__u32 bytes;  /* of the whole record, frames included */
 	__u32 serial; /* of the target, so that a reused slot is told apart */
@@ -50,8 +56,23 @@ struct record {
 	__u8 n_segments;
 	__u8 thread_flags; /* sprof_thread.flags, low bits */
 	__u16 n_barriers;
-	__u16 reserved[3];
+	__u16 n_python, n_python_runs;
+	__u8 python_end; /* enum python_end */
+	__u8 reserved;
 	__u64 frames[];
+};
+
+/* A frame of CPython's. */
+struct record_python_frame {
+	__u64 code;        /* address of its code object */
+	__u32 identity;    /* python_identity: another value is another code object */
+	__u32 instruction; /* where in the code it is, in bytes; 0 also before the first instruction */
+};
+/* The frames that one call of the interpreter executes. Those that no run has are of a call that was not found. */
+struct record_python_run {
+	__u16 n;
+	__u16 c_frame; /* which of the user frames that call is; RECORD_NO_C_FRAME: the walk did not come so far */
+	__u32 reserved;
 };
 
 /* A walk of a process with a barrier-lock table is made of segments, leafmost first: each on one stack, from one start, under the lock of that
@@ -104,6 +125,7 @@ struct claim {
 enum target_flag {
 	TARGET_CHECK_CLAIMS = 1, /* some thread may carry two events: tell them apart by claims */
 	TARGET_HAS_TABLE = 2,    /* it publishes a barrier-lock table: see the map `tables` */
+	TARGET_HAS_PYTHON = 4,   /* it runs CPython: see the map `pythons` */
 };
 
 /* What the daemon tells the BPF program about a target; one per slot. */
@@ -116,9 +138,11 @@ struct target_config {
 /* When the daemon is woken though the ring buffer is far from full: its target has another program or other mappings, which should be
  * looked at before they change again. One per slot; raced for without locks, since a wake-up too many or too late does no harm. */
 struct news {
-	__u64 seen;           /* NEWS_SEEN of the record that last woke the daemon; 0: none */
-	__u64 woken_ns;       /* when that was */
-	__u64 quiet_until_ns; /* the daemon does not look at mappings before */
+	__u64 seen;                  /* NEWS_SEEN of the record that last woke the daemon; 0: none */
+	__u64 woken_ns;              /* when that was */
+	__u64 quiet_until_ns;        /* the daemon does not look at mappings before */
+	__u64 python_quiet_until_ns; /* nor at code objects */
+	__u64 python_waits;          /* there are some to be looked at */
 };
 #define NEWS_SEEN(exec_id, exec_pages, map_count) \
 	(((__u64)(exec_id) << 48) | ((__u64)((exec_pages)&0xfffffff) << 20) | ((map_count)&0xfffff))
@@ -142,5 +166,6 @@ struct target_counters {
 _Static_assert(sizeof(struct record) == 104, "record header");
 _Static_assert(offsetof(struct record, frames) == 104, "frames follow the header");
 _Static_assert(sizeof(struct record_segment) == 32, "whole words");
+_Static_assert(sizeof(struct record_python_frame) == 16 && sizeof(struct record_python_run) == 8, "whole words");
 _Static_assert(sizeof(struct target_config) == 8, "read in one load");
 #endif

@@ -85,7 +85,7 @@ static long unwind_read(void *to, __u32 bytes, __u64 address, void *memory __att
 	return bpf_probe_read_user(to, bytes, (void *)address);
 }
 #include "bpf/output.h"
-#include "bpf/walk.h"
+#include "bpf/sampler_python.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -245,6 +245,7 @@ static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task,
 	}
 	walk->tables = tables_of(task, slot);
 	leave_hijacker(task, &walk->registers, walk->tables.hijacker);
+	walk_python(task, walk, slot, target_flags);
 	walk_start(walk, table, &who, NULL);
 	struct walking walking = {.walk = walk, .table = table};
 	bpf_loop(2, attempt, &walking, 0);

@@ -46,6 +46,8 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 	if (table && walk->n_candidates)
 		walk->before = walk->registers;
 	int end = walk_unwind(walk, &slot, memory);
+	if (end == UNWIND_GOES_ON && walk->registers.sp > walk->python.next_entry)
+		python_passed(&walk->python, walk->n - 1);
 	/* A signal's stack may lie above the one whose code it interrupted: then frame pointers lead down, for this once. */
 	if ((end == STACK_END_NO_UNWIND_INFO || end == STACK_END_TABLES_NOT_READY || end == STACK_END_BAD_FRAME) &&
 	    table && walk->n_candidates && walk->registers.fp < walk->registers.sp &&

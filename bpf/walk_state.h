@@ -2,12 +2,15 @@
  * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 #pragma once
 #include "bpf/barrier.h"
+#include "bpf/python.h"
 
 enum {
 	WALK_FRAMES = RECORD_MAX_USER_FRAMES,
 	WALK_STEPS = WALK_FRAMES + 2 * RECORD_MAX_SEGMENTS,
 	WALK_WORDS = RECORD_MAX_KERNEL_FRAMES + WALK_FRAMES,
-	WALK_TAIL_WORDS = RECORD_MAX_SEGMENTS * sizeof(struct record_segment) / sizeof(__u64) + WALK_FRAMES,
+	WALK_SEGMENT_WORDS = RECORD_MAX_SEGMENTS * sizeof(struct record_segment) / sizeof(__u64),
+	WALK_TAIL_WORDS = WALK_SEGMENT_WORDS + WALK_FRAMES,
+	WALK_PYTHON_WORDS = RECORD_MAX_PYTHON_FRAMES * sizeof(struct record_python_frame) / sizeof(__u64),
 };
 
 /* What walk_step does next. */
@@ -43,9 +46,10 @@ struct walk {
 	struct walk_candidate candidates[WALK_CANDIDATES];
 	struct record_segment segments[RECORD_MAX_SEGMENTS];
 	__u64 barriers[WALK_FRAMES];
-	/* The record as it leaves: header, frames, then segments and barriers. */
+	struct python_walk python;
+	/* The record as it leaves: header, frames, then segments, barriers, and CPython's frames. */
 	__u64 record[sizeof(struct record) / sizeof(__u64)];
-	__u64 frames[WALK_WORDS + WALK_TAIL_WORDS];
+	__u64 frames[WALK_WORDS + WALK_TAIL_WORDS + WALK_PYTHON_WORDS + RECORD_MAX_PYTHON_RUNS];
 };
 _Static_assert(sizeof(struct record) % sizeof(__u64) == 0, "frames follow without a gap");
 
@@ -53,6 +57,7 @@ _Static_assert(sizeof(struct record) % sizeof(__u64) == 0, "frames follow withou
 static inline void walk_reset(struct walk *walk)
 {
 	unwind_window_reset(&walk->window);
+	python_reset(&walk->python);
 	walk->n = walk->first = 0;
 	walk->next = WALK_NOWHERE;
 	walk->n_segments = walk->n_barriers = walk->n_candidates = 0;

@@ -246,6 +246,18 @@ int sampler_set_table(struct sampler *sampler, uint16_t slot, const struct table
 	return r;
 }
 
+int sampler_set_python(struct sampler *sampler, uint16_t slot, const struct python_config *config)
+{
+	uint32_t key = slot;
+	update_config(sampler, slot, clear_flag, TARGET_HAS_PYTHON);
+	if (!config)
+		return 0;
+	if (bpf_map_update_elem(bpf_map__fd(sampler->skeleton->maps.pythons), &key, config, BPF_ANY) < 0)
+		return -errno;
+	update_config(sampler, slot, set_flag, TARGET_HAS_PYTHON);
+	return 0;
+}
+
 static void free_claim(struct claim *claim)
 {
 	__atomic_store_n((uint64_t *)&claim->event, 0, __ATOMIC_SEQ_CST); /* before it can be claimed anew */
@@ -300,6 +312,12 @@ void sampler_check_claims(struct sampler *sampler, uint16_t slot)
 void sampler_hush(struct sampler *sampler, uint16_t slot, uint64_t until_ns)
 {
 	__atomic_store_n((uint64_t *)&sampler->skeleton->bss->news[slot].quiet_until_ns, until_ns, __ATOMIC_RELAXED);
+}
+
+void sampler_hush_python(struct sampler *sampler, uint16_t slot, uint64_t until_ns)
+{
+	__atomic_store_n((uint64_t *)&sampler->skeleton->bss->news[slot].python_quiet_until_ns, until_ns,
+			 __ATOMIC_RELAXED);
 }
 
 size_t sampler_drain(struct sampler *sampler, sampler_record_fn record, void *context)

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "bpf/python_config.h"
 #include "bpf/record.h"
 #include "bpf/table.h"
 
@@ -45,6 +46,11 @@ void sampler_check_claims(struct sampler *sampler, uint16_t slot);
 /* What the slot's samples are told of the target's barrier-lock table from now on; NULL: it publishes none. Replaced in one piece: a walk sees the one or the
  * other. -errno of the kernel; then there is none. */
 int sampler_set_table(struct sampler *sampler, uint16_t slot, const struct table_config *config);
+
+/* What the slot's samples are told of the target's CPython from now on; NULL: it has none. -errno of the kernel; then it has none. */
+int sampler_set_python(struct sampler *sampler, uint16_t slot, const struct python_config *config);
+/* No wake-ups for new code objects of this slot before this moment (CLOCK_MONOTONIC), since nobody would read them. */
+void sampler_hush_python(struct sampler *sampler, uint16_t slot, uint64_t until_ns);
 
 /* Hands every record that is complete when it begins to `record`, in order, and of those that come meanwhile at most a ring buffer full. record->bytes is at least sizeof(struct record), at most `bytes`, which is what the
  * kernel delivered; nothing else is checked. Returns the number of records. */

@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "reconcile/python_frames.h"
 #include "reconcile/segments.h"
 
 static bool is_well_formed(const struct record *record, size_t bytes)
@@ -14,17 +15,22 @@ static bool is_well_formed(const struct record *record, size_t bytes)
 	       (record->n_segments > 0 || record->n_barriers == 0) &&
 	       record->bytes == sizeof(*record) + n_frames * sizeof(record->frames[0]) +
 					record->n_segments * sizeof(struct record_segment) +
-					record->n_barriers * sizeof(__u64) &&
-	       record->bytes <= bytes && record->user_end < STACK_END_COUNT && record->tid != 0;
+					record->n_barriers * sizeof(__u64) +
+					record->n_python * sizeof(struct record_python_frame) +
+					record->n_python_runs * sizeof(struct record_python_run) &&
+	       record->bytes <= bytes && record->user_end < STACK_END_COUNT && record->tid != 0 &&
+	       record->n_python <= RECORD_MAX_PYTHON_FRAMES && record->n_python_runs <= RECORD_MAX_PYTHON_RUNS &&
+	       record->python_end < PYTHON_END_COUNT;
 }
 
 enum outcome reconcile_record(const struct record *record, size_t bytes, const struct maps *maps,
 			      struct thread_clock *clock, struct reconcile_room *room, struct sample *ret)
 {
 	struct segments_stack stack;
-	if (bytes < sizeof(*record) || !is_well_formed(record, bytes) ||
+	if (bytes < sizeof(*record) || !is_well_formed(record, bytes) || python_frames_check(record) < 0 ||
 	    segments_reconcile(record, maps, room->user, &stack) < 0)
 		return OUTCOME_MALFORMED_RECORD;
+	python_frames_merge(record, room->codes, room->user, &stack);
 	uint64_t cpu_ns;
 	struct thread_moment moment = {
 		.tid = record->tid,
@@ -40,6 +46,7 @@ enum outcome reconcile_record(const struct record *record, size_t bytes, const s
 		.cpu_ns = cpu_ns,
 		.tid = record->tid,
 		.user_end = stack.end,
+		.python_end = (enum python_end)record->python_end,
 		.n_kernel = record->n_kernel,
 		.n_user = stack.n,
 		.kernel = (const uint64_t *)record->frames,

@@ -134,30 +134,42 @@ static enum builder_placeholder placeholder_of(const struct stack *stack, const 
 	return PLACEHOLDER_NONE;
 }
 
+/* The place of user frame i. -ENODATA: it is no address of code, and so are those after it that are addresses. */
+static int locate_user_frame(struct builder *builder, struct builder_version *version, const struct stack *stack,
+			     size_t i, uint32_t *ret)
+{
+	const uint64_t *user = stack->frames + stack->n_kernel;
+	enum builder_placeholder placeholder = placeholder_of(stack, user, i, version->maps);
+	if (placeholder != PLACEHOLDER_NONE)
+		return builder_locate_placeholder(builder, placeholder, ret);
+	uint64_t address = i == 0 ? user[i] : call_address(user[i]);
+	const struct mapping *mapping = version->maps ? maps_find(version->maps, address) : NULL;
+	/* Without a snapshot nothing can be said against any address. */
+	if (i > 0 && version->maps && !mapping)
+		return -ENODATA;
+	return builder_locate_user(builder, version, mapping, address, ret);
+}
+
 static int locate_user_part(struct builder *builder, const struct stack *stack, uint32_t *n, bool *ret_cut)
 {
 	struct builder_version *version = builder_version(builder, stack->maps_version);
 	if (!version)
 		return -ENOMEM;
-	const uint64_t *user = stack->frames + stack->n_kernel;
 	for (size_t i = 0; i < stack->n_user; i++) {
-		enum builder_placeholder placeholder = placeholder_of(stack, user, i, version->maps);
-		if (placeholder != PLACEHOLDER_NONE) {
-			int r = builder_locate_placeholder(builder, placeholder, &builder->scratch[(*n)++]);
-			if (r < 0)
-				return r;
+		uint64_t frame = stack->frames[stack->n_kernel + i];
+		int r = 0;
+		if (SAMPLE_IS_PYTHON(frame)) /* which needs no walk of the stack to be known */
+			r = builder_locate_python(builder, frame, &builder->scratch[*n]);
+		else if (!*ret_cut)
+			r = locate_user_frame(builder, version, stack, i, &builder->scratch[*n]);
+		else
 			continue;
-		}
-		uint64_t address = i == 0 ? user[i] : call_address(user[i]);
-		const struct mapping *mapping = version->maps ? maps_find(version->maps, address) : NULL;
-		/* Without a snapshot nothing can be said against any address. */
-		if (i > 0 && version->maps && !mapping) {
+		if (r == -ENODATA)
 			*ret_cut = true;
-			return 0;
-		}
-		int r = builder_locate_user(builder, version, mapping, address, &builder->scratch[(*n)++]);
-		if (r < 0)
+		else if (r < 0)
 			return r;
+		else
+			(*n)++;
 	}
 	return 0;
 }
@@ -306,7 +318,10 @@ int store_build_profile(struct epoch *const *epochs, size_t n_epochs, const stru
 	struct profile *profile = profile_new(options->budget_bytes);
 	if (!profile)
 		return -ENOMEM;
-	struct builder builder = {.options = options, .profile = profile, .kernel_mapping = PROFILE_NO_MAPPING};
+	struct builder builder = {.options = options,
+				  .profile = profile,
+				  .kernel_mapping = PROFILE_NO_MAPPING,
+				  .python_mapping = PROFILE_NO_MAPPING};
 	heap_init(&builder.heap, &profile->arena, options->budget_bytes);
 	uint64_t cut = 0;
 	int r = build(&builder, epochs, n_epochs, &cut);

@@ -16,10 +16,10 @@ struct builder {
 	struct profile *profile;
 	struct heap heap;
 	struct set versions, mappings, locations, stacks, comms, samples;
-	struct builder_version *last_version;   /* the one looked up last, or NULL */
-	struct builder_version *newest_version; /* with a snapshot, or NULL */
-	uint32_t kernel_mapping;                /* index, or PROFILE_NO_MAPPING while unused */
-	uint32_t *scratch;                      /* room for the locations of the longest stack */
+	struct builder_version *last_version;    /* the one looked up last, or NULL */
+	struct builder_version *newest_version;  /* with a snapshot, or NULL */
+	uint32_t kernel_mapping, python_mapping; /* index, or PROFILE_NO_MAPPING while unused */
+	uint32_t *scratch;                       /* room for the locations of the longest stack */
 };
 
 /* Stands for what has no address: a frame of its own, so that its CPU time is not lost. */
@@ -39,6 +39,7 @@ int builder_add_main(struct builder *builder);
 
 /* The index of a location, added if need be; -ENOMEM. */
 int builder_locate_kernel(struct builder *builder, uint64_t address, uint32_t *ret);
+int builder_locate_python(struct builder *builder, uint64_t frame, uint32_t *ret);
 /* mapping is the one of version->maps that holds address, or NULL when none does. */
 int builder_locate_user(struct builder *builder, struct builder_version *version, const struct mapping *mapping,
 			uint64_t address, uint32_t *ret);

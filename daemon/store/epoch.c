@@ -170,6 +170,7 @@ static void add_to_totals(struct epoch_totals *totals, const struct sample *samp
 	totals->samples++;
 	totals->cpu_ns += sample->cpu_ns;
 	totals->stack_ends[sample->user_end]++;
+	totals->python_ends[sample->python_end]++;
 }
 
 int epoch_add(struct epoch *epoch, const struct sample *sample, bool *ret_new_stack)

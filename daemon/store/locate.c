@@ -159,6 +159,22 @@ int builder_locate_kernel(struct builder *builder, uint64_t address, uint32_t *r
 	return add_location(builder, &key, address, ret);
 }
 
+int builder_locate_python(struct builder *builder, uint64_t frame, uint32_t *ret)
+{
+	if (builder->python_mapping == PROFILE_NO_MAPPING) {
+		struct mapping python = {.start = SAMPLE_PYTHON_FIRST,
+					 .end = SAMPLE_PYTHON_END,
+					 .file_offset = SAMPLE_PYTHON_FIRST,
+					 .kind = MAPPING_PYTHON,
+					 .name = "[python]"};
+		int r = add_mapping(builder, &python, &builder->python_mapping);
+		if (r < 0)
+			return r;
+	}
+	struct location_key key = {.address = frame, .mapping = builder->python_mapping};
+	return add_location(builder, &key, frame, ret);
+}
+
 int builder_locate_user(struct builder *builder, struct builder_version *version, const struct mapping *mapping,
 			uint64_t address, uint32_t *ret)
 {

@@ -159,6 +159,8 @@ static void add_totals(struct epoch_totals *sum, const struct epoch_totals *part
 	sum->n_stacks += part->n_stacks;
 	for (size_t i = 0; i < STACK_END_COUNT; i++)
 		sum->stack_ends[i] += part->stack_ends[i];
+	for (size_t i = 0; i < PYTHON_END_COUNT; i++)
+		sum->python_ends[i] += part->python_ends[i];
 }
 
 void retention_totals(const struct retention *retention, struct epoch_totals *ret)

@@ -30,6 +30,7 @@ struct epoch_totals {
 	uint64_t first_ns, last_ns; /* CLOCK_MONOTONIC of the first and last sample; 0 when empty */
 	uint64_t n_stacks;          /* distinct; of a retention the sum over its epochs, which may share some */
 	uint64_t stack_ends[STACK_END_COUNT];
+	uint64_t python_ends[PYTHON_END_COUNT];
 	uint32_t
 		oldest_maps_version; /* the smallest that any sample has: snapshots of older ones are no longer needed */
 };
@@ -67,6 +68,7 @@ struct store_build_options {
  * executable mapping (counted in *ret_cut, in samples): a frame pointer chain through code without frame pointers makes such.
  * Stacks of a version without a snapshot are not cut, their addresses have no mapping. A sample without any frame gets one
  * placeholder location, whose only line is named "[no stack]", so that its CPU time is not lost.
+ * Frames of CPython's (SAMPLE_FRAME_PYTHON) lie in a mapping of their own, "[python]", with the frame for address.
  * Fills no other lines, no build-ids, comments, time, duration, period, pid, cgroup. -ENOMEM when the budget is spent.
  * Thread: any; options->maps is called in it, and what it returns must stay until the profile is built. */
 int store_build_profile(struct epoch *const *epochs, size_t n_epochs, const struct store_build_options *options,

@@ -2,6 +2,7 @@
 foreach(name IN ITEMS test_outcome test_unwind)
   sprof_unit_test(${name} base)
 endforeach()
+sprof_unit_test(test_python_walk collect)
 sprof_unit_test(test_walk reconcile libsprof_static)
 sprof_unit_test(test_cfi_walk base PkgConfig::LIBDW PkgConfig::LIBELF)
 target_compile_options(test_cfi_walk PRIVATE -fomit-frame-pointer -fno-optimize-sibling-calls)
