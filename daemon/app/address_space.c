@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "model/sample.h"
 
 enum {
 	MIN_INTERVAL_MS = 50,
@@ -83,7 +84,7 @@ void address_space_note_stack(struct address_space *space, uint32_t version, uin
 	if (space->wanted || map_count == space->map_count || version >= space->n || !space->versions[version])
 		return;
 	for (uint16_t i = 0; i < n_user; i++)
-		if (!maps_find(space->versions[version], i ? user[i] - 1 : user[i])) {
+		if (!SAMPLE_IS_PYTHON(user[i]) && !maps_find(space->versions[version], i ? user[i] - 1 : user[i])) {
 			space->wanted = true;
 			space->map_count = map_count;
 			return;

@@ -23,6 +23,7 @@ enum {
 	BUILDER_THREADS = 2,
 	MAKER_THREADS = 2,
 	LOOKERS_LEAVE_MS = 1000,
+	PYTHON_READERS = 64,
 	MAX_FILES_HELD = 8192,
 	NAMES_CACHE_MIB = 32,
 	READER_TIMEOUT_MS = 5000,
@@ -79,6 +80,7 @@ static void on_drained(evutil_socket_t fd, short what, void *context)
 	for (struct target *target = pipeline->targets; target; target = target->next) {
 		target_refresh_mappings(target);
 		target_refresh_table(target);
+		target_refresh_python(target);
 		window_bytes += windows_bytes(&target->windows);
 	}
 	pipeline->windows_full = window_bytes > (uint64_t)WINDOWS_BUDGET_MIB << 20;
@@ -379,10 +381,11 @@ static int make_workers(struct pipeline *pipeline, struct error *err)
 	pipeline->builders = jobs_new(pipeline->base, BUILDER_THREADS);
 	pipeline->makers = jobs_new(pipeline->base, MAKER_THREADS);
 	pipeline->lookers = jobs_new(pipeline->base, TABLE_REQUESTS_STUCK_MAX);
+	pipeline->python_readers = jobs_new(pipeline->base, PYTHON_READERS);
 	pipeline->drained_event = event_new(pipeline->base, -1, 0, on_drained, pipeline);
 	pipeline->check_timer = event_new(pipeline->base, -1, 0, on_check, pipeline);
 	if (!pipeline->files || !pipeline->control || !pipeline->builders || !pipeline->makers || !pipeline->lookers ||
-	    !pipeline->drained_event || !pipeline->check_timer)
+	    !pipeline->python_readers || !pipeline->drained_event || !pipeline->check_timer)
 		return error_set(err, ENOMEM, "out of memory");
 	return 0;
 }
@@ -424,6 +427,7 @@ void pipeline_free(struct pipeline *pipeline)
 	/* The process ends after this: what jobs and pulls still hold goes with it. First those who call, then what they call. */
 	serve_free(pipeline->serve);
 	jobs_leave(pipeline->lookers, LOOKERS_LEAVE_MS); /* a process may keep its reader for good */
+	jobs_leave(pipeline->python_readers, LOOKERS_LEAVE_MS);
 	jobs_stop(pipeline->builders);
 	jobs_stop(pipeline->control);
 	for (size_t slot = 0; slot < MAX_TARGET_SLOTS; slot++)

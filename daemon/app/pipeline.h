@@ -23,11 +23,12 @@ struct pipeline {
 	struct file_registry *files;
 	struct symbolize *symbolize;
 	struct unwind_maps *unwind_maps;
-	struct jobs *control;     /* short work on the kernel */
-	struct jobs *builders;    /* profiles */
-	struct jobs *makers;      /* of unwind tables: apart, since a file can take long */
-	struct event *keep_timer; /* when tables that nobody needs are let go */
-	struct jobs *lookers;     /* at barrier-lock tables: apart, since a process can make its reader wait */
+	struct jobs *control;        /* short work on the kernel */
+	struct jobs *builders;       /* profiles */
+	struct jobs *makers;         /* of unwind tables: apart, since a file can take long */
+	struct event *keep_timer;    /* when tables that nobody needs are let go */
+	struct jobs *lookers;        /* at barrier-lock tables: apart, since a process can make its reader wait */
+	struct jobs *python_readers; /* of CPython's state, one at a time for each target: the same */
 	struct table_request *table_requests; /* that are under way */
 	struct serve *serve;
 	struct access_policy policy;

@@ -56,6 +56,7 @@ struct pull {
 	} about;
 	struct epoch **epochs;
 	size_t n_epochs;
+	struct python_codes *python; /* a reference, or NULL */
 	struct maps **maps;
 	uint32_t n_maps;
 	uint8_t *bytes;
@@ -134,6 +135,7 @@ static void free_pull(struct pull *pull)
 		epoch_unref(pull->epochs[i]);
 	for (uint32_t i = 0; i < pull->n_maps; i++)
 		maps_unref(pull->maps[i]);
+	python_codes_unref(pull->python);
 	free(pull->epochs);
 	free(pull->maps);
 	free(pull->bytes);
@@ -222,6 +224,8 @@ static void comment_stacks(const struct pull *pull, struct profile *profile, uin
 		if (ends[end])
 			profile_comment(profile, "stacks ended %s %lu: %s", report_stack_end_name(end), ends[end],
 					report_stack_end_text(end));
+	if (pull->python)
+		report_python(pull->epochs, pull->n_epochs, profile);
 	if (cut)
 		profile_comment(profile, "stacks cut %s %lu: %s", report_stack_end_name(STACK_END_BAD_RETURN_ADDRESS),
 				cut, report_stack_end_text(STACK_END_BAD_RETURN_ADDRESS));
@@ -278,6 +282,7 @@ static void work_build(void *context)
 		.inner_pid = pull->about.place.inner_pid,
 		.user = pull->about.place.user,
 		.started_unix_ns = pull->about.place.started_unix_ns,
+		.python = pull->python,
 		.jit_dump = symbolize_jit_dump(pull->maps, pull->n_maps),
 	};
 	symbolize_profile(pull->pipeline->symbolize, profile,
@@ -313,6 +318,7 @@ static void take_about(struct pull *pull, const struct target *target)
 	pull->about.cycles = target->event == SPROF__CONTROL__EVENT__EVENT_CYCLES;
 	pull->about.periods_known = target->periods_known;
 	pull->about.place = target->place;
+	pull->python = target->python.codes ? python_codes_ref(target->python.codes) : NULL;
 	memcpy(pull->about.comm, target->process.comm, sizeof(pull->about.comm));
 	memcpy(pull->about.cgroup, target->cgroup, sizeof(pull->about.cgroup));
 	memcpy(pull->about.note, target->note, sizeof(pull->about.note));

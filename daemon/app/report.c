@@ -36,6 +36,29 @@ const char *report_outcome_text(enum outcome outcome)
 {
 	return outcomes[outcome].text;
 }
+static const struct {
+	const char *name, *text;
+} python_ends[PYTHON_END_COUNT] = {
+#define PYTHON_END_ROW(NAME, name, whole, text) {#name, text},
+	PYTHON_END_TABLE(PYTHON_END_ROW)
+#undef PYTHON_END_ROW
+};
+
+void report_python(struct epoch *const *epochs, size_t n_epochs, struct profile *profile)
+{
+	struct epoch_totals totals;
+	uint64_t ends[PYTHON_END_COUNT] = {0};
+	for (size_t i = 0; i < n_epochs; i++) {
+		epoch_totals(epochs[i], &totals);
+		for (enum python_end end = 0; end < PYTHON_END_COUNT; end++)
+			ends[end] += totals.python_ends[end];
+	}
+	for (enum python_end end = 0; end < PYTHON_END_COUNT; end++)
+		if (ends[end])
+			profile_comment(profile, "python frames %s %lu: %s", python_ends[end].name, ends[end],
+					python_ends[end].text);
+}
+
 const char *report_stack_end_name(enum stack_end end)
 {
 	return stack_ends[end].name;

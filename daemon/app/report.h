@@ -22,3 +22,6 @@ bool report_stack_end_is_whole(enum stack_end end);
 /* What an entry became otherwise than a sample: of the BPF program's counters and the daemon's. */
 uint64_t report_loss(const struct target *target, enum outcome outcome);
 bool report_is_loss(enum outcome outcome);
+
+/* Adds to a profile's comments how far the frames of CPython are in the epochs that it was made of. Thread: any. */
+void report_python(struct epoch *const *epochs, size_t n_epochs, struct profile *profile);

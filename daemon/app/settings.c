@@ -11,7 +11,7 @@
 
 #include "base/cleanup.h"
 
-enum key_kind { KEY_TEXT, KEY_NUMBER, KEY_MODE, KEY_LEVEL };
+enum key_kind { KEY_TEXT, KEY_NUMBER, KEY_MODE, KEY_LEVEL, KEY_SWITCH };
 
 struct key {
 	const char *section, *name;
@@ -36,6 +36,7 @@ static const struct key keys[] = {
 	{"daemon", "log_level", KEY_LEVEL, offsetof(struct settings, log_level), sizeof(enum log_level), 0, 0},
 	TEXT_KEY("daemon", "reader", reader),
 	NUMBER_KEY("sampling", "frequency", frequency_hz, 1, 100000),
+	{"sampling", "python", KEY_SWITCH, offsetof(struct settings, python), sizeof(bool), 0, 0},
 	NUMBER_KEY("memory", "ring_mib", ring_mib, 1, 1024),
 	NUMBER_KEY("memory", "target_mib", target_mib, 1, 4096),
 	NUMBER_KEY("memory", "unwind_mib", unwind_mib, 1, 65536),
@@ -74,6 +75,7 @@ void settings_defaults(struct settings *settings)
 		.socket_group = "sprof",
 		.log_level = LOG_NOTICE,
 		.frequency_hz = 99,
+		.python = true,
 		.ring_mib = 4,
 		.target_mib = 32,
 		.unwind_mib = 256,
@@ -125,6 +127,11 @@ static int set_key(struct settings *settings, const struct key *key, const char 
 		if (log_parse_level(value, field) < 0)
 			return error_set(err, EINVAL, "%s must be error, warning, notice, info or debug, and is \"%s\"",
 					 key->name, value);
+		return 0;
+	case KEY_SWITCH:
+		if (strcmp(value, "yes") != 0 && strcmp(value, "no") != 0)
+			return error_set(err, EINVAL, "%s must be yes or no, and is \"%s\"", key->name, value);
+		*(bool *)field = strcmp(value, "yes") == 0;
 		return 0;
 	}
 	return -EINVAL;

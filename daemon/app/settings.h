@@ -14,6 +14,7 @@ struct settings {
 	char socket_group[64];
 	enum log_level log_level;
 	uint32_t frequency_hz; /* of an attach that names none */
+	bool python;           /* CPython's frames are looked for */
 	uint32_t ring_mib, target_mib, unwind_mib;
 	uint32_t exited_seconds;
 	uint32_t max_targets, max_connections;

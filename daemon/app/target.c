@@ -28,6 +28,7 @@ static void free_target(struct target *target)
 		close(target->place.root_fd);
 	arming_close(target->arming);
 	target_unwind_end(target);
+	target_python_end(target);
 	if (target->holds_slot) {
 		target->pipeline->by_slot[target->slot] = NULL;
 		sampler_slot_release(target->pipeline->sampler, target->slot);
@@ -93,6 +94,7 @@ void target_record(struct target *target, const struct record *record, size_t by
 {
 	struct sample sample;
 	const struct maps *maps = address_space_at(&target->space, record);
+	target->pipeline->room.codes = target->python.codes;
 	enum outcome outcome = reconcile_record(record, bytes, maps, target->clock, &target->pipeline->room, &sample);
 	if (outcome == OUTCOME_SAMPLE) {
 		target_note_table(target, record);

@@ -23,6 +23,7 @@
 #include "collect/process_place.h"
 #include "collect/unwind_maps.h"
 #include "control.pb-c.h"
+#include "model/python_codes.h"
 #include "store/store.h"
 
 struct pipeline;
@@ -57,6 +58,21 @@ struct target_unwind {
 	struct event *patience;
 };
 
+/* Its CPython. Event loop only. */
+struct python_layout;
+struct target_python {
+	bool busy_finding, busy_reading; /* a job looks for it; a job reads code objects */
+	bool read_some;                  /* the last look found code objects to be read */
+	uint64_t program;                /* of which program it was found; 0: it was not */
+	struct maps *maps;               /* the snapshot in which it is looked for; NULL: none */
+	unsigned wait_ms;
+	struct event *timer; /* to look again */
+	const struct python_layout *layout;
+	uint64_t code_type;
+	struct python_codes *codes;    /* NULL: none were met */
+	struct python_waiter *waiters; /* for what is read now */
+};
+
 struct target {
 	struct target *next;
 	struct pipeline *pipeline;
@@ -84,6 +100,7 @@ struct target {
 	bool holds_slot, ending;
 	struct lane events, mappings;
 	struct target_unwind unwind;
+	struct target_python python;
 	struct target_job *starting; /* of its attach, while it waits for unwind tables; else NULL */
 	struct arming *arming;       /* used in jobs of the events lane alone, as are the next two */
 	uint64_t last_count, last_cpu_ns;
@@ -173,6 +190,14 @@ void target_unwind_prepare(struct pipeline *pipeline);
 void target_unwind_retry(struct target *target);
 /* Nothing is sampled any more: lets the tables go. Once or more. */
 void target_unwind_end(struct target *target);
+
+/* The same snapshot: looks for CPython in it. Takes the reference. */
+void target_python(struct target *target, struct maps *maps);
+/* After each drain: has the code objects read that were met in samples. */
+void target_refresh_python(struct target *target);
+/* Calls done when those that are being read have been, or at once. */
+void target_python_settle(struct target *target, target_fn done, void *context);
+void target_python_end(struct target *target);
 
 /* A record of this target. */
 void target_record(struct target *target, const struct record *record, size_t bytes);

@@ -135,6 +135,7 @@ static void done_attach(struct target_job *job)
 	target->place = job->place;
 	job->place = PROCESS_PLACE_UNKNOWN;
 	take_baselines(target, job);
+	target_python(target, maps_ref(job->maps));
 	(void)address_space_update(&target->space, 0, TAKE_PTR(job->maps), 0);
 	target_job_take_table(job);
 	target_job_submit_next(job, &target->events, work_start, done_start);

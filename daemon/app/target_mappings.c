@@ -38,8 +38,10 @@ static void done_mappings(struct target_job *job)
 		job->maps = NULL;
 	}
 	pipeline_drain(job->target->pipeline); /* has it executed another program meanwhile? */
-	if (job->maps)
+	if (job->maps) {
 		target_unwind(job->target, maps_ref(job->maps));
+		target_python(job->target, maps_ref(job->maps));
+	}
 	(void)address_space_update(&job->target->space, job->version, TAKE_PTR(job->maps), clock_monotonic_ns());
 	/* A target with very many mappings that never rest must not keep a thread busy. */
 	struct address_space *space = &job->target->space;
@@ -162,6 +164,11 @@ void target_settle(struct target *target, enum target_settling what, target_fn d
 		if (what == SETTLE_ALL && (target->space.wanted || target->mappings.busy)) {
 			settling->pending++;
 			read_mappings(target, part_settled, settling);
+		}
+		if (what == SETTLE_ALL) {
+			settling->pending++;
+			target_refresh_python(target);
+			target_python_settle(target, part_settled, settling);
 		}
 	}
 	/* The count began at 1, so none of the parts can have been the last. NOLINTNEXTLINE(clang-analyzer-unix.Malloc) */

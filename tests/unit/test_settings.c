@@ -97,6 +97,21 @@ START_TEST(texts_and_their_bounds)
 }
 END_TEST
 
+START_TEST(switches)
+{
+	settings_defaults(&settings);
+	ck_assert(settings.python);
+	ck_assert_int_eq(set("sampling", "python", "no"), 0);
+	ck_assert(!settings.python);
+	ck_assert_int_eq(set("sampling", "python", "yes"), 0);
+	ck_assert(settings.python);
+	ck_assert_int_eq(set("sampling", "python", "maybe"), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(err.text, "yes or no"));
+	ck_assert_int_eq(set("sampling", "python", ""), -EINVAL);
+	ck_assert(settings.python);
+}
+END_TEST
+
 START_TEST(modes_and_levels)
 {
 	settings_defaults(&settings);
@@ -265,6 +280,6 @@ START_TEST(exit_codes)
 }
 END_TEST
 
-CHECK_MAIN("settings", 30, defaults, numbers_and_their_bounds, texts_and_their_bounds, modes_and_levels, a_file,
-	   errors_name_the_line, the_line_and_the_reason_belong_together, long_lines_are_not_cut,
+CHECK_MAIN("settings", 30, defaults, numbers_and_their_bounds, texts_and_their_bounds, switches, modes_and_levels,
+	   a_file, errors_name_the_line, the_line_and_the_reason_belong_together, long_lines_are_not_cut,
 	   a_long_line_that_goes_on_like_a_comment, files_that_cannot_be_read, the_command_line_wins, exit_codes)
