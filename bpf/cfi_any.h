@@ -186,8 +186,11 @@ UNWIND_SUBPROGRAM int cfi_step_any(struct unwind_registers *registers, struct un
 	if (!(any->known >> CFI_ANY_RA & 1) || !(any->known >> CFI_ANY_SP & 1))
 		return STACK_END_REGISTER_LOST;
 	/* Whom a signal interrupted may have been on another stack. */
+	bool switches = any->rule.flags & CFI_OTHER_STACK;
+	if (switches && window->switches++ >= UNWIND_MAX_SWITCHES)
+		return STACK_END_BAD_FRAME;
 	bool stays = any->rule.sp_where != CFI_SAME && registers->pc_is_exact; /* longjmp: it is there already */
-	if (!(any->rule.flags & CFI_SIGNAL_FRAME) &&
+	if (!switches && !(any->rule.flags & CFI_SIGNAL_FRAME) &&
 	    !unwind_may_go(registers, stack_lo, stack_hi, any->value[CFI_ANY_SP] + stays))
 		return STACK_END_BAD_FRAME;
 	if (any->value[CFI_ANY_RA] == 0)

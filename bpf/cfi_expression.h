@@ -121,6 +121,16 @@ static __attribute__((always_inline)) inline void cfi_push_register(const struct
 		cfi_push(&window->evaluation, value + (__u64)(__s64)(__s32)offset);
 }
 
+static __attribute__((always_inline)) inline void cfi_push_thread_pointer(struct unwind_window *window)
+{
+	__u64 offset = 0;
+	if (!cfi_operand(window, 4, &offset))
+		cfi_fail(&window->evaluation, STACK_END_BAD_FRAME);
+	else
+		cfi_push(&window->evaluation,
+			 UNWIND_THREAD_POINTER(unwind_memory(window)) + (__u64)(__s64)(__s32)offset);
+}
+
 static __attribute__((always_inline)) inline void cfi_dereference(struct unwind_window *window)
 {
 	__u64 value = 0;
@@ -157,6 +167,9 @@ static long cfi_operation(__u32 index __attribute__((unused)), struct cfi_machin
 		break;
 	case CFI_OP_REGISTER:
 		cfi_push_register(machine->registers, window);
+		break;
+	case CFI_OP_THREAD:
+		cfi_push_thread_pointer(window);
 		break;
 	case CFI_OP_DEREF:
 		cfi_dereference(window);

@@ -1,4 +1,4 @@
-/* Compact unwind tables: what sprofd-elf makes of a file's .eh_frame or .debug_frame, sprofd checks and loads into BPF maps, and the walk reads.
+/* Compact unwind tables: what sprofd-elf makes of a file's .eh_frame, .debug_frame or .gopclntab, sprofd checks and loads into BPF maps, and the walk reads.
  * Shared by BPF and userspace; SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
  * The including file provides the fixed-width __u8 .. __u64 and __s16, __s32.
  *
@@ -80,6 +80,8 @@ enum cfi_rule_flag {
 	/* The kernel's signal frame: besides what the rule says, every register is in the sigcontext, 17 words from sp + 40, in the order
 	 * r8 .. r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip (the rule says the same of those that it has). */
 	CFI_SIGCONTEXT = 4,
+	/* The caller is on another stack: its stack pointer may be anywhere. At most UNWIND_MAX_SWITCHES of a walk. */
+	CFI_OTHER_STACK = 8,
 };
 
 struct cfi_rule {
@@ -125,6 +127,7 @@ enum cfi_op {
 	CFI_OP_NEG,
 	CFI_OP_NOT,
 	CFI_OP_XOR,
+	CFI_OP_THREAD, /* __s32 offset: push the thread pointer (fs base) + offset */
 	CFI_OPS
 };
 

@@ -109,6 +109,7 @@ struct task_struct {
 	__u64 start_boottime;
 	__u64 self_exec_id;
 	char comm[16];
+	struct thread_struct thread;
 };
 
 struct pt_regs___kernel {

@@ -64,6 +64,14 @@ __attribute__((noinline)) __u64 original_return(__u64 slot)
 }
 #define UNWIND_ORIGINAL(slot, memory) original_return(slot)
 
+/* As the kernel was told by arch_prctl or clone: whoever sets it by an instruction of his own (wrfsbase) is not followed. */
+static __always_inline __u64 thread_pointer(void)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+	return task->thread.fsbase;
+}
+#define UNWIND_THREAD_POINTER(memory) thread_pointer()
+
 static __always_inline const void *unwind_list_page(__u32 list, __u32 page, void *memory __attribute__((unused)))
 {
 	void *pages = bpf_map_lookup_elem(&mapping_lists, &list);

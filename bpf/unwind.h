@@ -10,8 +10,11 @@
  * and may provide
  *     UNWIND_ORIGINAL(slot, memory)          the return address that the kernel replaced at that address for a uretprobe; 0 when it knows of none
  *
+ *     UNWIND_THREAD_POINTER(memory)          the thread's fs base; 0 when it is not known
+ *
  * A step never trusts what it reads: every outcome is a stack_end. The stack pointer only grows, but where a signal interrupted the
- * caller, which may have been on another stack: a walk ends by the number of frames that its caller takes.
+ * caller, which may have been on another stack, or where a rule says that the caller is on another: a walk ends by the number of frames that
+ * its caller takes.
  *
  * As BPF: registers and window must lie in a map's value, not on the program's stack. */
 #pragma once
@@ -21,6 +24,10 @@
 
 #ifndef UNWIND_ORIGINAL
 #define UNWIND_ORIGINAL(slot, memory) 0
+#endif
+
+#ifndef UNWIND_THREAD_POINTER
+#define UNWIND_THREAD_POINTER(memory) 0
 #endif
 
 #include "bpf/unwind_locate.h"

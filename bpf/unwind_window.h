@@ -13,6 +13,7 @@ enum {
 	/* What a walk may cost, whatever stack and tables say: beyond it is too deep. */
 	UNWIND_MAX_COPIES = 1536,
 	UNWIND_MAX_OPERATIONS = 4096, /* of expressions */
+	UNWIND_MAX_SWITCHES = 16,     /* to other stacks, by CFI_OTHER_STACK */
 };
 
 /* The mapping of the last pc, and what its table's header says. */
@@ -60,6 +61,7 @@ struct unwind_window {
 	__u64 n;                  /* bytes that are valid, at least a word; 0: none */
 	__u64 memory;             /* of user mode */
 	__u32 copies, operations; /* by this walk so far */
+	__u32 switches;           /* likewise */
 	struct unwind_place place;
 	struct unwind_search search;
 	struct cfi_any any; /* a rule beyond the common ones, while it is applied */
@@ -99,7 +101,7 @@ static __attribute__((always_inline)) inline void unwind_window_forget(struct un
 static __attribute__((always_inline)) inline void unwind_window_reset(struct unwind_window *window)
 {
 	unwind_window_forget(window);
-	window->copies = window->operations = 0;
+	window->copies = window->operations = window->switches = 0;
 }
 
 static __attribute__((always_inline)) inline void unwind_set_memory(struct unwind_window *window, void *memory)

@@ -4,7 +4,7 @@
 
 #include "model/cfi_ops.h"
 
-static bool add(struct cfi_expression *expression, uint8_t op, uint8_t reg, int64_t value)
+bool cfi_expression_add(struct cfi_expression *expression, uint8_t op, uint8_t reg, int64_t value)
 {
 	struct cfi_op_effect effect;
 	if (expression->n + 1 >= CFI_MAX_OPS || !cfi_op_effect(op, &effect) || expression->depth < effect.pops)
@@ -18,18 +18,18 @@ static bool add(struct cfi_expression *expression, uint8_t op, uint8_t reg, int6
 
 static bool add_op(struct cfi_expression *expression, enum cfi_op op)
 {
-	return add(expression, (uint8_t)op, 0, 0);
+	return cfi_expression_add(expression, (uint8_t)op, 0, 0);
 }
 
 static bool add_const(struct cfi_expression *expression, int64_t value)
 {
-	return add(expression, CFI_OP_CONST, 0, value);
+	return cfi_expression_add(expression, CFI_OP_CONST, 0, value);
 }
 
 static bool add_register(struct cfi_expression *expression, uint64_t reg, int64_t offset)
 {
 	return reg < CFI_REGISTERS && offset >= INT32_MIN && offset <= INT32_MAX &&
-	       add(expression, CFI_OP_REGISTER, (uint8_t)reg, offset);
+	       cfi_expression_add(expression, CFI_OP_REGISTER, (uint8_t)reg, offset);
 }
 
 /* Into the offset of a register where there is one before. */
@@ -200,10 +200,10 @@ size_t cfi_expression_encode(const struct cfi_expression *expression, uint8_t *o
 		out[n++] = op->op;
 		if (op->op == CFI_OP_CONST)
 			n += put(out + n, (uint64_t)op->value, 8);
-		if (op->op == CFI_OP_REGISTER) {
+		if (op->op == CFI_OP_REGISTER)
 			out[n++] = op->reg;
+		if (op->op == CFI_OP_REGISTER || op->op == CFI_OP_THREAD)
 			n += put(out + n, (uint64_t)op->value, 4);
-		}
 	}
 	out[n++] = CFI_OP_END;
 	return n;

@@ -12,7 +12,7 @@ enum { CFI_EXPRESSION_MAX_BYTES = CFI_MAX_OPS * (1 + 8) };
 
 struct cfi_expression_op {
 	uint8_t op, reg;
-	int64_t value; /* CFI_OP_CONST; CFI_OP_REGISTER: the offset, which fits 32 bits */
+	int64_t value; /* CFI_OP_CONST; CFI_OP_REGISTER, CFI_OP_THREAD: the offset, which fits 32 bits */
 };
 
 struct cfi_expression {
@@ -20,6 +20,9 @@ struct cfi_expression {
 	unsigned depth;
 	struct cfi_expression_op ops[CFI_MAX_OPS];
 };
+
+/* One op more, at the end. False: there is no room, or its operands are not on the stack. */
+bool cfi_expression_add(struct cfi_expression *expression, uint8_t op, uint8_t reg, int64_t value);
 
 /* depth: how much is on the stack at the start, 1 in rules of registers (the CFA), 0 in the CFA's own. False: malformed, or one that the
  * ops cannot say. */

@@ -130,7 +130,7 @@ static bool check_where(const struct parts *parts, uint8_t where, int16_t value)
 
 static bool check_rule(const struct parts *parts, const struct cfi_rule *rule)
 {
-	enum { FLAGS = CFI_SIGNAL_FRAME | CFI_SIGCONTEXT };
+	enum { FLAGS = CFI_SIGNAL_FRAME | CFI_SIGCONTEXT | CFI_OTHER_STACK };
 	if (rule->cfa > CFI_CFA_EXPRESSION || rule->cfa_register >= CFI_REGISTERS || rule->flags & ~FLAGS ||
 	    rule->reserved != 0 || rule->ra_where == CFI_SAME || rule->ra_where == CFI_UNDEFINED ||
 	    !check_where(parts, rule->ra_where, rule->ra_value) || !check_where(parts, rule->sp_where, rule->sp_value))

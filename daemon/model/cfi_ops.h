@@ -13,7 +13,7 @@ struct cfi_op_effect {
 /* False: there is no such op. CFI_OP_END takes its result and leaves it. */
 static inline bool cfi_op_effect(uint8_t op, struct cfi_op_effect *ret)
 {
-	enum { CONST_BYTES = 8, REGISTER_BYTES = 1 + 4 };
+	enum { CONST_BYTES = 8, OFFSET_BYTES = 4, REGISTER_BYTES = 1 + OFFSET_BYTES };
 	*ret = (struct cfi_op_effect){.pops = 2, .pushes = 1};
 	switch (op) {
 	case CFI_OP_CONST:
@@ -21,6 +21,9 @@ static inline bool cfi_op_effect(uint8_t op, struct cfi_op_effect *ret)
 		break;
 	case CFI_OP_REGISTER:
 		*ret = (struct cfi_op_effect){.operand_bytes = REGISTER_BYTES, .pushes = 1};
+		break;
+	case CFI_OP_THREAD:
+		*ret = (struct cfi_op_effect){.operand_bytes = OFFSET_BYTES, .pushes = 1};
 		break;
 	case CFI_OP_END:
 	case CFI_OP_DEREF:

@@ -210,12 +210,12 @@ __attribute__((format(printf, 2, 3))) static inline void cfi_say(struct cfi_text
 static inline void cfi_say_expression(struct cfi_text *out, const void *table, int32_t offset)
 {
 	static const char *const names[CFI_OPS] = {
-		[CFI_OP_DEREF] = "deref", [CFI_OP_PLUS] = "plus", [CFI_OP_MINUS] = "minus", [CFI_OP_AND] = "and",
-		[CFI_OP_OR] = "or",       [CFI_OP_SHL] = "shl",   [CFI_OP_SHR] = "shr",     [CFI_OP_MUL] = "mul",
-		[CFI_OP_GE] = "ge",       [CFI_OP_GT] = "gt",     [CFI_OP_LE] = "le",       [CFI_OP_LT] = "lt",
-		[CFI_OP_EQ] = "eq",       [CFI_OP_NE] = "ne",     [CFI_OP_DUP] = "dup",     [CFI_OP_DROP] = "drop",
-		[CFI_OP_SWAP] = "swap",   [CFI_OP_OVER] = "over", [CFI_OP_NEG] = "neg",     [CFI_OP_NOT] = "not",
-		[CFI_OP_XOR] = "xor"};
+		[CFI_OP_DEREF] = "deref", [CFI_OP_PLUS] = "plus",    [CFI_OP_MINUS] = "minus", [CFI_OP_AND] = "and",
+		[CFI_OP_OR] = "or",       [CFI_OP_SHL] = "shl",      [CFI_OP_SHR] = "shr",     [CFI_OP_MUL] = "mul",
+		[CFI_OP_GE] = "ge",       [CFI_OP_GT] = "gt",        [CFI_OP_LE] = "le",       [CFI_OP_LT] = "lt",
+		[CFI_OP_EQ] = "eq",       [CFI_OP_NE] = "ne",        [CFI_OP_DUP] = "dup",     [CFI_OP_DROP] = "drop",
+		[CFI_OP_SWAP] = "swap",   [CFI_OP_OVER] = "over",    [CFI_OP_NEG] = "neg",     [CFI_OP_NOT] = "not",
+		[CFI_OP_XOR] = "xor",     [CFI_OP_THREAD] = "thread"};
 	const struct cfi_table_header *header = table;
 	const uint8_t *at = (const uint8_t *)table + header->off_code + offset;
 	struct cfi_op_effect effect;
@@ -229,6 +229,9 @@ static inline void cfi_say_expression(struct cfi_text *out, const void *table, i
 		} else if (*at == CFI_OP_REGISTER) {
 			memcpy(&displacement, at + 2, 4);
 			cfi_say(out, "%sr%u%+d", space, at[1], displacement);
+		} else if (*at == CFI_OP_THREAD) {
+			memcpy(&displacement, at + 1, 4);
+			cfi_say(out, "%s%s%+d", space, names[*at], displacement);
 		} else {
 			cfi_say(out, "%s%s", space, names[*at]);
 		}
@@ -268,6 +271,8 @@ static inline const char *cfi_rule_text(const void *table, uint32_t at)
 	out.n = 0;
 	if (rule->flags & CFI_SIGNAL_FRAME)
 		cfi_say(&out, "signal ");
+	if (rule->flags & CFI_OTHER_STACK)
+		cfi_say(&out, "other ");
 	if (rule->flags & CFI_SIGCONTEXT)
 		cfi_say(&out, "sigcontext ");
 	if (rule->cfa == CFI_CFA_EXPRESSION) {

@@ -193,7 +193,8 @@ START_TEST(rules)
 	REFUSED(rule->cfa = CFI_CFA_EXPRESSION + 1);
 	REFUSED(rule->cfa_register = CFI_REGISTERS);
 	REFUSED(rule->flags = CFI_END);
-	REFUSED(rule->flags = 8);
+	REFUSED(rule->flags = 16);
+	ACCEPTED(rule->flags = CFI_OTHER_STACK);
 	REFUSED(rule->reserved = 1);
 	REFUSED(rule->ra_where = CFI_SAME);
 	REFUSED(rule->ra_where = CFI_UNDEFINED);
@@ -229,6 +230,8 @@ START_TEST(expressions)
 	REFUSED(good.code[1] = CFI_REGISTERS);
 	REFUSED(good.code[SECOND_CODE] = CFI_OP_DROP);
 	REFUSED(good.code[SECOND_CODE + 1] = CFI_OPS);
+	ACCEPTED(good.code[0] = CFI_OP_THREAD);
+	REFUSED((rule->value[0] = CODE - 5, good.code[CODE - 5] = CFI_OP_THREAD));
 	/* Without end: the code's last byte is an op. */
 	REFUSED(memset(good.code + SECOND_CODE, CFI_OP_NEG, CODE - SECOND_CODE));
 	ACCEPTED((memset(good.code + SECOND_CODE, CFI_OP_NEG, CODE - SECOND_CODE), good.code[CODE - 1] = CFI_OP_END));

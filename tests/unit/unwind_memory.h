@@ -28,6 +28,7 @@ struct recorded_memory {
 	__u64 stack_lo, stack_hi;
 	bool not_ready;
 	__u64 hijacker, hijacked_slot, original;
+	__u64 thread_pointer;
 	unsigned reads;
 	bool out_of_page; /* a copy did not end with a page */
 };
@@ -69,6 +70,7 @@ static inline __u64 original_return(__u64 slot, const struct recorded_memory *re
 	return slot && slot == recorded->hijacked_slot ? recorded->original : 0;
 }
 #define UNWIND_ORIGINAL(slot, memory) original_return(slot, memory)
+#define UNWIND_THREAD_POINTER(memory) (((const struct recorded_memory *)(memory))->thread_pointer)
 
 #include "bpf/unwind.h"
 
