@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "elf/big_array.h"
 #include "elf/cfi_frames.h"
+#include "elf/cfi_go.h"
 #include "elf/cfi_pieces.h"
 #include "elf/cfi_pointer.h"
 #include "elf/cfi_program.h"
@@ -23,6 +24,7 @@ struct build {
 	struct cfi_sections sections;
 	struct cfi_frames frames;
 	struct cfi_pieces pieces;
+	struct cfi_go go;
 	struct cfi_output output;
 };
 
@@ -32,18 +34,20 @@ static void build_free(struct build *build)
 	cfi_rules_free(&build->output.rules);
 	cfi_pieces_free(&build->pieces);
 	cfi_frames_free(&build->frames);
+	cfi_go_free(&build->go);
 	if (build->sections.elf)
 		cfi_sections_free(&build->sections);
 }
 
-/* Sections of one kind: .eh_frame first, then what .debug_frame adds. */
-static int read_kind(struct build *build, bool is_debug)
+/* Sections of one kind: adds what the kinds before it do not cover. */
+static int read_kind(struct build *build, enum cfi_section_kind kind)
 {
 	size_t first = build->frames.n_fdes;
 	for (uint32_t i = 0; i < build->sections.n; i++) {
-		if (build->sections.list[i].is_debug != is_debug)
+		if (build->sections.list[i].kind != kind)
 			continue;
-		int r = cfi_frames_read(&build->frames, &build->sections, i);
+		int r = kind == CFI_GO_FUNCTIONS ? cfi_go_read(&build->go, &build->frames, &build->sections, i)
+						 : cfi_frames_read(&build->frames, &build->sections, i);
 		if (r < 0)
 			return r;
 	}
@@ -61,6 +65,16 @@ static void set_bases(struct build *build, const struct cfi_cie *cie)
 	};
 }
 
+static int run_piece(struct build *build, const struct cfi_piece *piece)
+{
+	const struct cfi_fde *fde = &build->frames.fdes[piece->fde];
+	struct cfi_cie *cie = &build->frames.cies[fde->cie];
+	if (build->sections.list[cie->section].kind == CFI_GO_FUNCTIONS)
+		return cfi_go_run(&build->go, &build->output, fde, piece->start, piece->end);
+	set_bases(build, cie);
+	return cfi_program_run(&build->output, cie, fde, piece->start, piece->end);
+}
+
 static int run_pieces(struct build *build, uint64_t *ret_end)
 {
 	struct cfi_output *output = &build->output;
@@ -68,13 +82,10 @@ static int run_pieces(struct build *build, uint64_t *ret_end)
 	output->rows.base = ALIGN_DOWN(end, 1ULL << CFI_MAX_BUCKET_SHIFT);
 	for (size_t i = 0; i < build->pieces.n; i++) {
 		const struct cfi_piece *piece = &build->pieces.list[i];
-		const struct cfi_fde *fde = &build->frames.fdes[piece->fde];
-		struct cfi_cie *cie = &build->frames.cies[fde->cie];
 		int r = piece->start > end ? cfi_rows_add(&output->rows, end, CFI_RULE_NONE) : 0;
 		if (r < 0)
 			return r;
-		set_bases(build, cie);
-		r = cfi_program_run(output, cie, fde, piece->start, piece->end);
+		r = run_piece(build, piece);
 		if (r < 0)
 			return r;
 		end = piece->end;
@@ -200,9 +211,11 @@ int cfi_build(int fd, struct cfi_table *ret)
 	uint64_t end = 0;
 	int r = cfi_sections_read(fd, &build.sections);
 	if (r == 0)
-		r = read_kind(&build, false);
+		r = read_kind(&build, CFI_GO_FUNCTIONS);
 	if (r == 0)
-		r = read_kind(&build, true);
+		r = read_kind(&build, CFI_EH_FRAME);
+	if (r == 0)
+		r = read_kind(&build, CFI_DEBUG_FRAME);
 	if (r == 0 && build.pieces.n == 0)
 		r = -ENODATA;
 	if (r == 0)

@@ -1,4 +1,5 @@
-/* Makes the compact unwind table (bpf/cfi_table.h) of an ELF file from its .eh_frame, and from .debug_frame where that alone covers code.
+/* Makes the compact unwind table (bpf/cfi_table.h) of an ELF file: of Go's functions from their own table, .gopclntab, which knows more of them than
+ * the .debug_frame that a linker makes of it; from its .eh_frame, and from .debug_frame where that alone covers code.
  *
  * Where FDEs overlap, the result does not depend on chance: in one section they are sorted by where they begin, each ends where the next
  * one begins, as a binary search over .eh_frame_hdr (libgcc, libunwind) would find them, and of those that begin at one address the first

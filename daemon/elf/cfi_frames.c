@@ -63,10 +63,10 @@ static bool next_entry(struct walk *walk, struct entry *ret)
 		}
 		ret->body = (struct cursor){.at = walk->in.at, .end = walk->in.at + length};
 		cursor_skip(&walk->in, length);
-		unsigned id_bytes = section->is_debug ? offset_bytes : 4;
+		unsigned id_bytes = section->kind == CFI_DEBUG_FRAME ? offset_bytes : 4;
 		ret->id_offset = (uint64_t)(ret->body.at - section->bytes);
 		ret->id = cursor_uint(&ret->body, id_bytes);
-		if (!section->is_debug)
+		if (section->kind != CFI_DEBUG_FRAME)
 			ret->is_cie = ret->id == 0;
 		else
 			ret->is_cie = ret->id == (id_bytes == 8 ? UINT64_MAX : UINT32_MAX);
@@ -144,19 +144,22 @@ static bool read_cie(const struct walk *walk, struct cursor in, struct cfi_cie *
 	return !in.failed;
 }
 
-static int add_cie(struct walk *walk, const struct entry *entry)
+int cfi_frames_add_cie(struct cfi_frames *frames, const struct cfi_cie *cie)
 {
-	struct cfi_frames *frames = walk->frames;
 	int r = grow((void **)&frames->cies, &frames->cies_allocated, frames->n_cies, sizeof(frames->cies[0]),
 		     CFI_CIES_MAX);
-	if (r < 0)
-		return r;
-	struct cfi_cie *cie = &frames->cies[frames->n_cies++];
-	*cie = (struct cfi_cie){.offset = entry->offset, .section = walk->number};
-	cie->is_usable = read_cie(walk, entry->body, cie);
-	if (!cie->is_usable)
-		frames->n_malformed++;
-	return 0;
+	if (r == 0)
+		frames->cies[frames->n_cies++] = *cie;
+	return r;
+}
+
+static int add_cie(struct walk *walk, const struct entry *entry)
+{
+	struct cfi_cie cie = {.offset = entry->offset, .section = walk->number};
+	cie.is_usable = read_cie(walk, entry->body, &cie);
+	if (!cie.is_usable)
+		walk->frames->n_malformed++;
+	return cfi_frames_add_cie(walk->frames, &cie);
 }
 
 static struct cfi_cie *find_cie(struct walk *walk, uint64_t offset)
@@ -183,7 +186,8 @@ static bool read_fde(struct walk *walk, const struct entry *entry, struct cfi_fd
 {
 	struct cursor in = entry->body;
 	uint64_t address = 0, bytes = 0, room = 0;
-	const struct cfi_cie *cie = find_cie(walk, walk->section->is_debug ? entry->id : entry->id_offset - entry->id);
+	const struct cfi_cie *cie =
+		find_cie(walk, walk->section->kind == CFI_DEBUG_FRAME ? entry->id : entry->id_offset - entry->id);
 	if (!cie || !cie->is_usable || !cfi_pointer_read(&in, cie->pointer_encoding, &walk->bases, &address) ||
 	    !cfi_pointer_read(&in, cie->pointer_encoding & CFI_POINTER_FORMAT, &walk->bases, &bytes))
 		return false;
@@ -203,6 +207,17 @@ static bool read_fde(struct walk *walk, const struct entry *entry, struct cfi_fd
 	return true;
 }
 
+int cfi_frames_add_fde(struct cfi_frames *frames, const struct cfi_fde *fde)
+{
+	if (fde->bytes == 0)
+		return 0;
+	int r = grow((void **)&frames->fdes, &frames->fdes_allocated, frames->n_fdes, sizeof(frames->fdes[0]),
+		     CFI_FDES_MAX);
+	if (r == 0)
+		frames->fdes[frames->n_fdes++] = *fde;
+	return r;
+}
+
 static int add_fde(struct walk *walk, const struct entry *entry)
 {
 	struct cfi_frames *frames = walk->frames;
@@ -211,14 +226,7 @@ static int add_fde(struct walk *walk, const struct entry *entry)
 		frames->n_malformed++;
 		return 0;
 	}
-	if (fde.bytes == 0)
-		return 0;
-	int r = grow((void **)&frames->fdes, &frames->fdes_allocated, frames->n_fdes, sizeof(frames->fdes[0]),
-		     CFI_FDES_MAX);
-	if (r < 0)
-		return r;
-	frames->fdes[frames->n_fdes++] = fde;
-	return 0;
+	return cfi_frames_add_fde(frames, &fde);
 }
 
 /* In .debug_frame an FDE may refer to a CIE that comes later: so all CIEs first. */
@@ -251,11 +259,11 @@ int cfi_frames_read(struct cfi_frames *frames, const struct cfi_sections *sectio
 	};
 	struct entry entry;
 	walk.in = cursor_at(from->bytes, from->n, 0, from->n);
-	int r = from->is_debug ? read_cies(&walk) : 0;
+	int r = from->kind == CFI_DEBUG_FRAME ? read_cies(&walk) : 0;
 	while (r == 0 && next_entry(&walk, &entry)) {
 		if (!entry.is_cie)
 			r = add_fde(&walk, &entry);
-		else if (!from->is_debug)
+		else if (from->kind != CFI_DEBUG_FRAME)
 			r = add_cie(&walk, &entry);
 	}
 	return r;

@@ -1,5 +1,5 @@
 /* The CIEs and FDEs of .eh_frame (LSB Core, 10.6.1) and .debug_frame (DWARF 5, 6.4.1): which code has which program. Programs are not
- * looked into here. */
+ * looked into here. Go's functions (cfi_go.h) are kept as if they were FDEs. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,7 +31,7 @@ struct cfi_fde {
 	uint64_t start;   /* of its code, file offset */
 	uint64_t address; /* of the code at start */
 	uint32_t bytes;   /* of code; what is longer is cut */
-	uint32_t program; /* offset in the section of its CIE */
+	uint32_t program; /* offset in the section of its CIE; of a function of Go's, its record */
 	uint32_t n_program;
 	uint32_t cie; /* index */
 };
@@ -47,4 +47,7 @@ struct cfi_frames {
 /* Adds the entries of section number `section`, in the order of the section; code that is in no executable segment is left out.
  * An entry that reaches beyond the section ends it. 0; -EFBIG: more entries than we would hold; -ENOMEM. */
 int cfi_frames_read(struct cfi_frames *frames, const struct cfi_sections *sections, uint32_t section);
+/* One more of either. 0; -EFBIG; -ENOMEM. An FDE of no bytes is not kept. */
+int cfi_frames_add_cie(struct cfi_frames *frames, const struct cfi_cie *cie);
+int cfi_frames_add_fde(struct cfi_frames *frames, const struct cfi_fde *fde);
 void cfi_frames_free(struct cfi_frames *frames);

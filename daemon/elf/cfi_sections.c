@@ -41,7 +41,7 @@ static bool decompress(Elf_Scn *section)
 }
 
 /* Not by libelf, whose memory would be of small pages. What the file does not have whole is as good as not there. */
-static int read_section(struct cfi_sections *sections, const GElf_Shdr *header, bool is_debug)
+static int read_section(struct cfi_sections *sections, const GElf_Shdr *header, enum cfi_section_kind kind)
 {
 	size_t n = header->sh_size, done = 0;
 	if (n == 0 || header->sh_offset > sections->file_bytes || n > sections->file_bytes - header->sh_offset)
@@ -57,26 +57,27 @@ static int read_section(struct cfi_sections *sections, const GElf_Shdr *header, 
 		}
 		done += (size_t)got;
 	}
-	sections->list[sections->n++] = (struct cfi_section){
-		.bytes = bytes, .n = n, .address = header->sh_addr, .is_ours = true, .is_debug = is_debug};
+	sections->list[sections->n++] =
+		(struct cfi_section){.bytes = bytes, .n = n, .address = header->sh_addr, .is_ours = true, .kind = kind};
 	return 0;
 }
 
-static int add_section(struct cfi_sections *sections, Elf_Scn *section, const GElf_Shdr *header, bool is_debug)
+static int add_section(struct cfi_sections *sections, Elf_Scn *section, const GElf_Shdr *header,
+		       enum cfi_section_kind kind)
 {
 	if (header->sh_type == SHT_NOBITS || sections->n == CFI_SECTIONS_MAX)
 		return 0;
 	if (header->sh_size > CFI_SECTION_MAX_BYTES)
 		return -EFBIG;
 	if (!(header->sh_flags & SHF_COMPRESSED))
-		return read_section(sections, header, is_debug);
+		return read_section(sections, header, kind);
 	if (!decompress(section))
 		return 0;
 	const Elf_Data *data = elf_getdata(section, NULL);
 	if (!data || !data->d_buf || data->d_size == 0)
 		return 0;
-	sections->list[sections->n++] = (struct cfi_section){
-		.bytes = data->d_buf, .n = data->d_size, .address = header->sh_addr, .is_debug = is_debug};
+	sections->list[sections->n++] =
+		(struct cfi_section){.bytes = data->d_buf, .n = data->d_size, .address = header->sh_addr, .kind = kind};
 	return 0;
 }
 
@@ -88,10 +89,20 @@ static void take_base(struct cfi_sections *sections, const char *name, const GEl
 		sections->data_address = header->sh_addr;
 }
 
-static int read_named(struct cfi_sections *sections, bool is_debug)
+/* An external linker of a position-independent program puts Go's table among other data. */
+static bool has_name(enum cfi_section_kind kind, bool is_last_try, const char *name)
+{
+	static const char *const names[] = {
+		[CFI_EH_FRAME] = ".eh_frame", [CFI_DEBUG_FRAME] = ".debug_frame", [CFI_GO_FUNCTIONS] = ".gopclntab"};
+	if (is_last_try)
+		return strcmp(name, ".data.rel.ro") == 0;
+	return strcmp(name, names[kind]) == 0 ||
+	       (kind == CFI_GO_FUNCTIONS && strcmp(name, ".data.rel.ro.gopclntab") == 0);
+}
+
+static int read_named(struct cfi_sections *sections, enum cfi_section_kind kind, bool is_last_try)
 {
 	size_t strings = 0;
-	const char *wanted = is_debug ? ".debug_frame" : ".eh_frame";
 	if (elf_getshdrstrndx(sections->elf, &strings) < 0)
 		return 0;
 	Elf_Scn *section = NULL;
@@ -102,11 +113,19 @@ static int read_named(struct cfi_sections *sections, bool is_debug)
 		if (!name)
 			continue;
 		take_base(sections, name, &header);
-		int r = strcmp(name, wanted) == 0 ? add_section(sections, section, &header, is_debug) : 0;
+		sections->is_go |= strcmp(name, ".go.buildinfo") == 0;
+		int r = has_name(kind, is_last_try, name) ? add_section(sections, section, &header, kind) : 0;
 		if (r < 0)
 			return r;
 	}
 	return 0;
+}
+
+static int read_go(struct cfi_sections *sections)
+{
+	size_t n = sections->n;
+	int r = read_named(sections, CFI_GO_FUNCTIONS, false);
+	return r == 0 && sections->is_go && sections->n == n ? read_named(sections, CFI_GO_FUNCTIONS, true) : r;
 }
 
 static bool find_program_header(Elf *elf, bool (*wanted)(const GElf_Phdr *, uint64_t), uint64_t value, GElf_Phdr *ret)
@@ -172,11 +191,13 @@ static int read_elf(struct cfi_sections *sections)
 		return -EOPNOTSUPP;
 	int r = read_segments(sections);
 	if (r == 0)
-		r = read_named(sections, false);
+		r = read_named(sections, CFI_EH_FRAME, false);
 	if (r == 0 && sections->n == 0)
 		r = read_by_header(sections);
 	if (r == 0)
-		r = read_named(sections, true);
+		r = read_named(sections, CFI_DEBUG_FRAME, false);
+	if (r == 0)
+		r = read_go(sections);
 	return r == 0 && sections->n == 0 ? -ENODATA : r;
 }
 
@@ -208,6 +229,30 @@ void cfi_sections_free(struct cfi_sections *sections)
 	sections->n = 0;
 	elf_end(sections->elf);
 	sections->elf = NULL;
+}
+
+static uint64_t relocated_in(Elf_Scn *section, const GElf_Shdr *header, uint64_t address)
+{
+	Elf_Data *data = header->sh_size <= CFI_SECTION_MAX_BYTES ? elf_getdata(section, NULL) : NULL;
+	size_t n = data && header->sh_entsize ? data->d_size / header->sh_entsize : 0;
+	GElf_Rela entry;
+	for (size_t i = 0; i < n && i <= INT32_MAX && gelf_getrela(data, (int)i, &entry); i++) {
+		if (entry.r_offset == address && GELF_R_TYPE(entry.r_info) == R_X86_64_RELATIVE)
+			return (uint64_t)entry.r_addend;
+	}
+	return 0;
+}
+
+uint64_t cfi_sections_relocated(const struct cfi_sections *sections, uint64_t address)
+{
+	Elf_Scn *section = NULL;
+	uint64_t found = 0;
+	while (!found && (section = elf_nextscn(sections->elf, section))) {
+		GElf_Shdr header;
+		if (gelf_getshdr(section, &header) && header.sh_type == SHT_RELA && header.sh_flags & SHF_ALLOC)
+			found = relocated_in(section, &header, address);
+	}
+	return found;
 }
 
 bool cfi_sections_locate(const struct cfi_sections *sections, uint64_t address, uint64_t *ret_file_offset,

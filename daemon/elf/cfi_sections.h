@@ -12,12 +12,18 @@ struct cfi_segment { /* an executable PT_LOAD */
 	uint64_t address, bytes, file_offset;
 };
 
+enum cfi_section_kind {
+	CFI_EH_FRAME,
+	CFI_DEBUG_FRAME,
+	CFI_GO_FUNCTIONS, /* .gopclntab */
+};
+
 struct cfi_section {
 	const uint8_t *bytes;
 	size_t n;
-	uint64_t address;  /* of its first byte; .debug_frame has none that matters */
-	bool is_ours;      /* read by us, not by libelf */
-	bool is_debug;     /* .debug_frame, not .eh_frame */
+	uint64_t address; /* of its first byte; .debug_frame has none that matters */
+	bool is_ours;     /* read by us, not by libelf */
+	enum cfi_section_kind kind;
 	bool ends_at_zero; /* its length is not known: an entry of length 0 ends it */
 };
 
@@ -29,6 +35,7 @@ struct cfi_sections {
 	size_t n_segments;
 	struct cfi_section list[CFI_SECTIONS_MAX]; /* .eh_frame first */
 	size_t n;
+	bool is_go; /* a program in Go */
 	uint64_t text_address,
 		data_address; /* what DW_EH_PE_textrel and DW_EH_PE_datarel start from; 0: no such section */
 };
@@ -38,6 +45,9 @@ struct cfi_sections {
  * we would read; -ENOMEM; errors of fstat. */
 int cfi_sections_read(int fd, struct cfi_sections *ret);
 void cfi_sections_free(struct cfi_sections *sections);
+
+/* What a relocation that adds nothing but where the file is loaded puts at address: as linked. 0: there is none. */
+uint64_t cfi_sections_relocated(const struct cfi_sections *sections, uint64_t address);
 
 /* Where in the file the code at address is, and how many bytes from there its segment has. False: address is not executable. */
 bool cfi_sections_locate(const struct cfi_sections *sections, uint64_t address, uint64_t *ret_file_offset,
