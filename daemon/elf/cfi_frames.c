@@ -201,6 +201,9 @@ static bool read_fde(struct walk *walk, const struct entry *entry, struct cfi_fd
 				.cie = (uint32_t)(cie - walk->frames->cies)};
 	if (address == 0 || !cfi_sections_locate(walk->sections, address, &ret->start, &room))
 		return true;
+	/* Its last instruction is the system call that leaves it; while that runs, the pc is behind it. */
+	if (cie->is_signal_frame && bytes < room)
+		bytes++;
 	if (bytes > room)
 		bytes = room;
 	ret->bytes = bytes < UINT32_MAX ? (uint32_t)bytes : UINT32_MAX;

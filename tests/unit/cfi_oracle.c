@@ -443,7 +443,9 @@ static uint64_t frame_at(const struct comparison *comparison, uint64_t address, 
 
 static void compare_at(struct comparison *comparison, uint64_t address, uint32_t number, Dwarf_Frame *frame)
 {
-	if (!frame && number == CFI_RULE_NONE) {
+	/* A signal frame's rule holds behind its last instruction too, a system call. */
+	bool is_signal_frame = cfi_table_rule(comparison->table->bytes, number)->flags & CFI_SIGNAL_FRAME;
+	if (!frame && (number == CFI_RULE_NONE || is_signal_frame)) {
 		comparison->result->n_uncovered++;
 		return;
 	}

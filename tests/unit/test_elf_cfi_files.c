@@ -163,6 +163,9 @@ static void expect_cie(const struct cfi_cie_made *made, bool has_encoding, const
 		return;
 	expect(0, text[0] == 's' ? "signal r7+8 pc=[-8]" : "r7+8 pc=[-8]");
 	expect(made->code_factor ? 4U * made->code_factor : 4U, text);
+	/* Behind the system call that leaves a signal frame the frame is still there. */
+	expect(0x20, text[0] == 's' ? text : "none");
+	expect(0x21, "none");
 }
 
 #define AUGMENTATION(letters, ...)                                                    \
