@@ -98,7 +98,6 @@ struct thread_struct {
 };
 
 struct task_struct {
-	struct thread_struct thread;
 	unsigned int flags;
 	int pid, tgid;
 	struct mm_struct *mm;
