@@ -392,6 +392,7 @@ static void makes_nested(void)
 	free(memory);
 }
 
+/* While another thread forks there are two tables: they are looked at when all have ended. */
 static void *makes_fibers(void *of)
 {
 	struct own mine = {.seed = (unsigned)(uintptr_t)of};
@@ -413,7 +414,6 @@ static void *makes_fibers(void *of)
 		}
 	}
 	ck_assert_int_eq(mine.rounds, 300);
-	ck_assert_ptr_eq(current(), system_place());
 	return NULL;
 }
 
