@@ -7,7 +7,10 @@
 #include "bpf/cfi_any.h"
 #include "bpf/cfi_lookup.h"
 
-enum { CFI_NO_ROW = -2 }; /* nothing is known of this address: *registers are as they were */
+enum {
+	CFI_NO_ROW = -2, /* nothing is known of this address: *registers are as they were */
+	CFI_DONE = -3,   /* the step has been made */
+};
 
 /* sp_where, reserved and where[] of a rule as one word. */
 static __attribute__((always_inline)) inline __u64 cfi_wheres(const struct cfi_rule *rule)
@@ -68,22 +71,49 @@ static __attribute__((always_inline)) inline int cfi_step_common(struct unwind_r
 }
 #undef CFI_RESTORE
 
-static __attribute__((always_inline)) inline int cfi_step(struct unwind_registers *registers,
-							  struct unwind_window *window,
-							  const struct unwind_tables *tables, __u64 pc, __u64 *ret_slot)
+/* Where the rule at pc is remembered, if it is. */
+static __attribute__((always_inline)) inline struct unwind_remembered *cfi_memory_of(struct unwind_window *window,
+										     __u64 pc)
+{
+	__u64 i = (pc * 0x9E3779B97F4A7C15ull) >> 56;
+	UNWIND_OPAQUE(i);
+	return &window->remembered[i & (UNWIND_REMEMBERED - 1)];
+}
+_Static_assert(UNWIND_REMEMBERED == 1 << 8, "the bits that are left of the product");
+
+/* The rule at pc, which lies in window->place, into *remembered if it is of a kind that is. UNWIND_GOES_ON when it is; else what came of the step. */
+static __attribute__((always_inline)) inline int cfi_look_up(struct unwind_registers *registers,
+							     struct unwind_window *window,
+							     const struct unwind_tables *tables, __u64 pc,
+							     struct unwind_remembered *remembered, __u64 *ret_slot)
 {
 	void *table = unwind_table_open(window->place.table, unwind_memory(window));
 	if (!table || !cfi_find(window, table, pc) || window->search.found == CFI_RULE_NONE)
 		return CFI_NO_ROW;
-	if (window->search.found == CFI_RULE_END)
-		return STACK_END_OUTERMOST;
 	const struct cfi_rule *rule = cfi_rule(&window->place, table, window->search.found);
 	if (!rule)
 		return CFI_NO_ROW;
-	if (cfi_is_common(rule))
-		return cfi_step_common(registers, window, tables, rule, ret_slot);
-	window->any.rule = *rule;
-	int r = cfi_step_any(registers, window, tables->stack_lo, tables->stack_hi);
-	*ret_slot = window->any.slot;
-	return r;
+	bool ends = window->search.found == CFI_RULE_END;
+	if (!ends && !cfi_is_common(rule)) {
+		window->any.rule = *rule;
+		int r = cfi_step_any(registers, window, tables->stack_lo, tables->stack_hi);
+		*ret_slot = window->any.slot;
+		return r == UNWIND_GOES_ON ? CFI_DONE : r;
+	}
+	remembered->pc = pc;
+	remembered->serial = tables->serial;
+	remembered->rule = *rule;
+	remembered->rule.flags = ends ? CFI_END : 0;
+	return UNWIND_GOES_ON;
+}
+
+/* A step by the rule that is remembered. */
+static __attribute__((always_inline)) inline int cfi_step(struct unwind_registers *registers,
+							  struct unwind_window *window,
+							  const struct unwind_tables *tables,
+							  const struct unwind_remembered *remembered, __u64 *ret_slot)
+{
+	if (remembered->rule.flags & CFI_END)
+		return STACK_END_OUTERMOST;
+	return cfi_step_common(registers, window, tables, &remembered->rule, ret_slot);
 }

@@ -18,7 +18,8 @@ struct unwind_list_header {
 	__u64 program; /* mm->start_stack of the program whose mappings these are: another program has its stack elsewhere */
 	__u32 n_entries; /* at least 1 */
 	__u32 n_pages;   /* of entries */
-	__u64 reserved[6];
+	__u64 serial; /* no other list of this daemon has or had it; what was found by a list may be remembered under it. 0: may not */
+	__u64 reserved[5];
 	__u64 first[UNWIND_LIST_MAX_PAGES]; /* start of the first entry of page 1 + i */
 };
 

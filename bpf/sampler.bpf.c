@@ -118,7 +118,8 @@ struct claim claims[CLAIMS];
 /* The state of a walk, one for each CPU. (A value of a per-CPU array may have 32 KiB at the most.) */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1); /* the number of CPUs: set by the daemon */
+	__uint(map_flags, BPF_F_MMAPABLE); /* nobody does: but then values begin at a line of the cache */
+	__uint(max_entries, 1);            /* the number of CPUs: set by the daemon */
 	__type(key, __u32);
 	__type(value, struct walk);
 } walks SEC(".maps");
@@ -177,15 +178,17 @@ static long read_version(__u32 i, struct walking *walking)
 }
 
 /* What is known of the target's code, if it is of the program that runs now. */
-static struct unwind_tables tables_of(struct task_struct *task, __u32 slot)
+static void take_tables(struct unwind_tables *tables, struct task_struct *task, __u32 slot)
 {
-	struct unwind_tables tables = {.list = slot};
 	struct mm_struct *mm = task->mm;
 	const struct unwind_list_header *header = unwind_list_page(slot, 0, NULL);
+	tables->list = slot;
+	tables->hijacker = 0;
+	tables->stack_lo = tables->stack_hi = 0;
 	if (bpf_core_field_exists(task->utask) && task->utask && mm)
-		tables.hijacker = BPF_CORE_READ(mm, uprobes_state.xol_area, vaddr);
-	tables.ready = header && mm && header->program == mm->start_stack;
-	return tables;
+		tables->hijacker = BPF_CORE_READ(mm, uprobes_state.xol_area, vaddr);
+	tables->ready = header && mm && header->program == mm->start_stack;
+	tables->serial = header ? header->serial : 0;
 }
 
 static const struct table_config *table_of(struct task_struct *task, __u32 slot, __u16 target_flags, __u32 *ret_flags)
@@ -245,16 +248,15 @@ static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task,
 		return;
 	}
 	const struct table_config *table = table_of(task, slot, target_flags, &walk->flags);
-	struct barrier_thread who = {};
 	if (table) {
-		who.tid = innermost_number(task);
-		who.start_ticks = task->start_boottime / NS_PER_TICK;
-		who.leader_ticks = task->group_leader->start_boottime / NS_PER_TICK;
+		walk->who.tid = innermost_number(task);
+		walk->who.start_ticks = task->start_boottime / NS_PER_TICK;
+		walk->who.leader_ticks = task->group_leader->start_boottime / NS_PER_TICK;
 	}
-	walk->tables = tables_of(task, slot);
+	take_tables(&walk->tables, task, slot);
 	leave_hijacker(task, &walk->registers, walk->tables.hijacker);
 	walk_python(task, walk, slot, target_flags);
-	walk_start(walk, table, &who, NULL);
+	walk_start(walk, table, &walk->who, NULL);
 	struct walking walking = {.walk = walk, .table = table};
 	bpf_loop(2, attempt, &walking, 0);
 	record->user_end = (__u8)walk->end;

@@ -17,9 +17,8 @@ __u32 pid_namespace_level = MAX_PID_NAMESPACE_LEVEL + 1; /* of the daemon's, lea
 
 static struct perf_event *event_of(struct bpf_perf_event_data *ctx)
 {
-	struct bpf_perf_event_data_kern kern = {};
-	bpf_probe_read_kernel(&kern, sizeof(kern), ctx);
-	return kern.event;
+	const struct bpf_perf_event_data_kern *kern = (void *)ctx;
+	return BPF_CORE_READ(kern, event);
 }
 
 /* How many whole periods the event's timer is late: with interrupts off for so long, or while a hypervisor ran something else. The kernel

@@ -43,13 +43,18 @@ static __attribute__((always_inline)) inline int unwind_step_any(struct unwind_r
 	if (!tables->ready)
 		return unwind_step_unprepared(registers, window, tables, ret_slot);
 	__u64 pc = registers->pc - !registers->pc_is_exact;
-	enum unwind_found found = unwind_locate(window, tables->list, pc);
-	if (found == UNWIND_IN_TABLE) {
-		int r = cfi_step(registers, window, tables, pc, ret_slot);
-		if (r != CFI_NO_ROW)
-			return r;
+	struct unwind_remembered *remembered = cfi_memory_of(window, pc);
+	if (!tables->serial || remembered->serial != tables->serial || remembered->pc != pc) {
+		enum unwind_found found = unwind_locate(window, tables->list, pc);
+		int r = CFI_NO_ROW;
+		if (found == UNWIND_IN_TABLE)
+			r = cfi_look_up(registers, window, tables, pc, remembered, ret_slot);
+		if (r == CFI_NO_ROW)
+			return unwind_step_frame_pointer(registers, window, tables, found, ret_slot);
+		if (r != UNWIND_GOES_ON)
+			return r == CFI_DONE ? UNWIND_GOES_ON : r;
 	}
-	return unwind_step_frame_pointer(registers, window, tables, found, ret_slot);
+	return cfi_step(registers, window, tables, remembered, ret_slot);
 }
 
 /* Makes *registers the caller's; *ret_slot is the address from which the return address was read, or 0 when it was not in memory.

@@ -1,4 +1,4 @@
-/* What a walk has read last: a piece of the stack, the mapping that its pc was in. Part of unwind.h.
+/* What a walk has read last: a piece of the stack, the mapping that its pc was in; and the rules that walks before it went by. Part of unwind.h.
  * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
  *
  * One copy up to the end of the page serves all frames that lie in it, since a copy of 4 KiB costs twice one of 8 bytes. A copy begins at
@@ -56,6 +56,15 @@ struct cfi_any {
 	__u32 end;   /* enum stack_end, when a value cannot be had */
 };
 
+/* The rule at an address, as a mapping list and its tables had it: stacks are much alike from sample to sample. Kept from walk to walk, and believed as
+ * long as the list is the same. A line of the cache, where a search touches ten. */
+enum { UNWIND_REMEMBERED = 256 }; /* a power of two */
+struct unwind_remembered {
+	__u64 pc, serial;     /* serial 0: nothing */
+	struct cfi_rule rule; /* of the common form; or its flags are CFI_END, and nothing else counts */
+	__u64 reserved[2];
+};
+
 struct unwind_window {
 	__u64 start;              /* address of bytes[0] */
 	__u64 n;                  /* bytes that are valid, at least a word; 0: none */
@@ -67,6 +76,7 @@ struct unwind_window {
 	struct cfi_any any; /* a rule beyond the common ones, while it is applied */
 	struct cfi_evaluation evaluation;
 	__u8 bytes[UNWIND_WINDOW_BYTES + 8];
+	struct unwind_remembered remembered[UNWIND_REMEMBERED] __attribute__((aligned(64)));
 };
 
 /* Subprograms: as BPF, functions that the verifier looks at once, whoever calls them. */

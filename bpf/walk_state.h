@@ -32,12 +32,13 @@ struct walk {
 	struct unwind_tables tables;       /* in: what is known of the target's code; its bounds follow the segment */
 	struct unwind_window window;
 	struct barrier_reader table;
-	__u32 state; /* enum walk_state */
-	__u32 next;  /* enum walk_next */
-	__u32 tid;   /* in its innermost pid namespace */
-	__u32 end;   /* enum stack_end, of the whole walk */
-	__u32 n;     /* user frames */
-	__u32 first; /* where they begin in frames: behind the kernel's */
+	struct barrier_thread who; /* room for the BPF program, whose stack is short: what it hands to walk_start */
+	__u32 state;               /* enum walk_state */
+	__u32 next;                /* enum walk_next */
+	__u32 tid;                 /* in its innermost pid namespace */
+	__u32 end;                 /* enum stack_end, of the whole walk */
+	__u32 n;                   /* user frames */
+	__u32 first;               /* where they begin in frames: behind the kernel's */
 	__u32 n_segments, n_barriers;
 	__u32 flags;                 /* enum record_flag */
 	__u32 n_candidates, entered; /* entered: the candidate that was come upon */

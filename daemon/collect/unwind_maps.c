@@ -169,8 +169,17 @@ static void fill_entry(struct unwind_list_entry *entry, const struct unwind_mapp
 	};
 }
 
+static uint64_t next_serial(struct unwind_maps *maps)
+{
+	pthread_mutex_lock(&maps->lock);
+	uint64_t serial = ++maps->serial;
+	pthread_mutex_unlock(&maps->lock);
+	return serial;
+}
+
 /* The pages of a list, which the caller frees. */
-static uint8_t *make_pages(uint64_t program, const struct unwind_mapping *mappings, uint32_t n, uint32_t entry_pages)
+static uint8_t *make_pages(uint64_t program, uint64_t serial, const struct unwind_mapping *mappings, uint32_t n,
+			   uint32_t entry_pages)
 {
 	uint8_t *pages = calloc(1 + (size_t)entry_pages, UNWIND_LIST_PAGE_BYTES);
 	if (!pages)
@@ -178,6 +187,7 @@ static uint8_t *make_pages(uint64_t program, const struct unwind_mapping *mappin
 	struct unwind_list_header *header = (void *)pages;
 	struct unwind_list_entry *entries = (void *)(pages + UNWIND_LIST_PAGE_BYTES);
 	header->program = program;
+	header->serial = serial;
 	header->n_entries = n;
 	header->n_pages = entry_pages;
 	for (uint32_t i = 0; i < n; i++) {
@@ -208,7 +218,7 @@ int unwind_maps_show(struct unwind_maps *maps, uint16_t slot, uint64_t program, 
 		return -EINVAL;
 	uint32_t n = n_mappings < UNWIND_LIST_MAX_ENTRIES ? (uint32_t)n_mappings : UNWIND_LIST_MAX_ENTRIES;
 	uint32_t entry_pages = (n + UNWIND_PAGE_ENTRIES - 1) / UNWIND_PAGE_ENTRIES;
-	_cleanup_free_ uint8_t *pages = make_pages(program, mappings, n, entry_pages);
+	_cleanup_free_ uint8_t *pages = make_pages(program, next_serial(maps), mappings, n, entry_pages);
 	if (!pages)
 		return -ENOMEM;
 	int r = unwind_maps_reserve(maps, &maps->list_pages, 1 + entry_pages);

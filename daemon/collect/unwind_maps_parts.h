@@ -25,6 +25,7 @@ struct unwind_maps {
 	uint64_t budget_pages, table_pages, list_pages, refused;
 	uint64_t kept_pages; /* of table_pages, those of tables without references */
 	uint32_t n_tables, n_lists;
+	uint64_t serial;                                /* of the last list */
 	struct loaded_table *tables[UNWIND_MAX_TABLES]; /* by index; NULL: free */
 	uint32_t above;                                 /* all indices from here on are free */
 };

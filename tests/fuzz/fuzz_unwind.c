@@ -101,12 +101,17 @@ static void take_table(struct memory *memory)
 	memory->n -= n;
 }
 
-static void walk(struct unwind_registers registers, struct memory *memory)
+/* The registers with which a walk ended, and why. */
+struct ending {
+	struct unwind_registers registers;
+	int end;
+};
+
+static struct ending walk(struct unwind_registers registers, struct unwind_window *window, __u64 serial,
+			  struct memory *memory)
 {
-	struct unwind_window *window = malloc(sizeof(*window)); /* guarded as well */
-	const struct unwind_tables tables = {.ready = 1};
+	const struct unwind_tables tables = {.ready = 1, .serial = serial};
 	int end = UNWIND_GOES_ON;
-	assert(window);
 	unwind_window_reset(window);
 	for (int steps = 0; end == UNWIND_GOES_ON && steps < MAX_STEPS; steps++) {
 		__u64 sp = registers.sp, slot = 1;
@@ -115,6 +120,20 @@ static void walk(struct unwind_registers registers, struct memory *memory)
 		assert(end != UNWIND_GOES_ON || registers.sp > sp || registers.pc_is_exact);
 		assert(end == UNWIND_GOES_ON || (end > STACK_END_NONE && end < STACK_END_COUNT));
 		assert(memory->reads <= MAX_READS);
+	}
+	return (struct ending){registers, end};
+}
+
+/* Without remembering rules, by those of the walk itself, and by those that the walk before left: all the same. */
+static void walk_thrice(struct unwind_registers registers, struct memory *memory)
+{
+	struct unwind_window *window = calloc(1, sizeof(*window)); /* guarded as well */
+	assert(window);
+	struct ending without = walk(registers, window, 0, memory);
+	for (int i = 0; i < 2; i++) {
+		struct ending with = walk(registers, window, 1, memory);
+		assert(with.end == without.end);
+		assert(memcmp(&with.registers, &without.registers, sizeof(with.registers)) == 0);
 	}
 	free(window);
 }
@@ -139,7 +158,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	make_list(memory);
 	registers.sp += memory->start;
 	registers.fp += memory->start;
-	walk(registers, memory);
+	walk_thrice(registers, memory);
 	free(memory->table);
 	free(memory);
 	return 0;

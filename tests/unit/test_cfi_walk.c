@@ -137,6 +137,76 @@ START_TEST(a_common_rule)
 }
 END_TEST
 
+static int step_by_memory(struct by_hand *hand, struct unwind_window *window, __u64 serial, __u64 *ret_sp)
+{
+	const struct unwind_tables tables = {.ready = 1, .serial = serial};
+	struct unwind_registers registers = leaf(0x123);
+	__u64 slot = 0;
+	unwind_window_reset(window); /* another walk */
+	int end = unwind_step(&registers, window, &tables, &hand->memory, &slot);
+	*ret_sp = registers.sp;
+	return end;
+}
+
+/* A rule is remembered from walk to walk under the list's serial, and no longer. */
+START_TEST(rules_are_remembered_as_long_as_the_list_is_the_same)
+{
+	struct by_hand hand;
+	struct cfi_rule wider = common;
+	static struct unwind_window window;
+	__u64 sp = 0;
+	wider.cfa_offset = 128;
+	set_up(&hand, &common, NULL, 0);
+	hand.stack[7] = CALLER + 4;
+	hand.stack[15] = CALLER + 8;
+	ck_assert_int_eq(step_by_memory(&hand, &window, 7, &sp), UNWIND_GOES_ON);
+	ck_assert_uint_eq(sp, base + 64);
+	/* Nobody changes a table: but so it is seen which of them is gone by. */
+	__u8 *rule = hand.table + CFI_PAGE_BYTES + 2 * sizeof(wider);
+	memcpy(rule, &wider, sizeof(wider));
+	ck_assert_int_eq(step_by_memory(&hand, &window, 7, &sp), UNWIND_GOES_ON);
+	ck_assert_uint_eq(sp, base + 64);
+	ck_assert_int_eq(step_by_memory(&hand, &window, 0, &sp), UNWIND_GOES_ON); /* a list that has none */
+	ck_assert_uint_eq(sp, base + 128);
+	ck_assert_int_eq(step_by_memory(&hand, &window, 0, &sp), UNWIND_GOES_ON);
+	memcpy(rule, &common, sizeof(common));
+	ck_assert_int_eq(step_by_memory(&hand, &window, 0, &sp), UNWIND_GOES_ON);
+	ck_assert_uint_eq(sp, base + 64); /* nothing is remembered under 0 */
+	memcpy(rule, &wider, sizeof(wider));
+	ck_assert_int_eq(step_by_memory(&hand, &window, 8, &sp), UNWIND_GOES_ON);
+	ck_assert_uint_eq(sp, base + 128);
+	free(hand.table);
+}
+END_TEST
+
+/* What is remembered of one address says nothing of another that has the same place. */
+START_TEST(addresses_that_share_a_place_are_told_apart)
+{
+	enum { STRIDE = 64, CALLS = 0x8000 / STRIDE };
+	struct by_hand hand;
+	static struct unwind_window window;
+	const struct unwind_tables tables = {.ready = 1, .serial = 9};
+	set_up(&hand, &common, NULL, 0);
+	hand.stack[7] = CALLER + 4;
+	for (int round = 0; round < 2; round++)
+		for (__u64 i = 0; i < CALLS; i++) {
+			struct unwind_registers common_one = leaf(i * STRIDE);
+			struct unwind_registers outermost = leaf(CALLER - TEXT + i * STRIDE);
+			struct unwind_registers without = leaf(0x10000 + i * STRIDE);
+			__u64 slot = 0;
+			unwind_window_reset(&window);
+			ck_assert_int_eq(unwind_step(&common_one, &window, &tables, &hand.memory, &slot),
+					 UNWIND_GOES_ON);
+			ck_assert_uint_eq(common_one.pc, CALLER + 4);
+			ck_assert_int_eq(unwind_step(&outermost, &window, &tables, &hand.memory, &slot),
+					 STACK_END_OUTERMOST);
+			ck_assert_int_ne(unwind_step(&without, &window, &tables, &hand.memory, &slot),
+					 STACK_END_OUTERMOST);
+		}
+	free(hand.table);
+}
+END_TEST
+
 /* A call that is a function's last instruction returns to where the next function begins. */
 START_TEST(a_return_address_belongs_to_the_call_before_it)
 {
@@ -554,7 +624,8 @@ START_TEST(many_frames)
 }
 END_TEST
 
-CHECK_MAIN("cfi_walk", 60, a_common_rule, a_return_address_belongs_to_the_call_before_it, damaged_stacks, lazy_plt,
-	   realigned_stack, return_address_in_a_register, signal_frame, signal_frame_of_the_kernel, operations,
-	   bad_expressions, through_the_c_library, through_a_signal, to_the_beginning_of_a_thread, odd_sizes,
-	   many_frames)
+CHECK_MAIN("cfi_walk", 60, a_common_rule, rules_are_remembered_as_long_as_the_list_is_the_same,
+	   addresses_that_share_a_place_are_told_apart, a_return_address_belongs_to_the_call_before_it, damaged_stacks,
+	   lazy_plt, realigned_stack, return_address_in_a_register, signal_frame, signal_frame_of_the_kernel,
+	   operations, bad_expressions, through_the_c_library, through_a_signal, to_the_beginning_of_a_thread,
+	   odd_sizes, many_frames)

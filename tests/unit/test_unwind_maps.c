@@ -277,6 +277,8 @@ START_TEST(a_list_is_replaced_as_a_whole)
 	ck_assert_uint_eq(figures().tables, 2);
 	ck_assert(shown(lists_fd, 3, 0, &header));
 	ck_assert_uint_eq(header.program, 0xabc);
+	uint64_t serial = header.serial;
+	ck_assert_uint_ne(serial, 0);
 	ck_assert_uint_eq(header.n_entries, MAPPINGS);
 	ck_assert_uint_eq(header.n_pages, 3);
 	for (size_t i = 0; i < 3; i++)
@@ -290,6 +292,8 @@ START_TEST(a_list_is_replaced_as_a_whole)
 	ck_assert_int_eq(unwind_maps_show(maps, 3, 0xdef, mappings, 100, &list), 0); /* without the other table */
 	ck_assert(shown(lists_fd, 3, 0, &header));
 	ck_assert_uint_eq(header.program, 0xdef);
+	ck_assert_uint_ne(header.serial, serial); /* what was found by the other does not hold */
+	ck_assert_uint_ne(header.serial, 0);
 	ck_assert_uint_eq(figures().kept_bytes, PAGE);
 	ck_assert_uint_eq(figures().lists, 1);
 	ck_assert_int_eq(unwind_maps_show(maps, 3, 0, mappings, 100, &list), -EINVAL);
