@@ -252,6 +252,25 @@ static inline const struct sprof_barrier *barrier_at(struct barrier_reader *read
 	return &reader->window[place];
 }
 
+/* The first of barriers [low, n) whose slot is not below sp; low when they cannot be read. */
+static inline __u32 barrier_search(struct barrier_reader *reader, __u32 low, __u64 sp)
+{
+	enum { STEPS = 17 }; /* SPROF_MAX_BARRIERS */
+	__u32 first = low, high = reader->stack.n;
+	for (__u32 i = 0; i < STEPS && low < high; i++) {
+		__u32 middle = (low + high) / 2;
+		__u64 slot = 0;
+		if (barrier_read(reader, &slot, sizeof(slot),
+				 reader->stack.barriers + (__u64)middle * sizeof(struct sprof_barrier)) < 0)
+			return first;
+		if (slot < sp)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low;
+}
+
 /* The cursor of a walk that starts on this stack at sp: the first barrier, from pos on, whose slot is not below it. Those below belong to younger frames. */
 BARRIER_FUNCTION int barrier_set_cursor(struct barrier_reader *reader, __u64 sp)
 {
@@ -266,10 +285,14 @@ BARRIER_FUNCTION int barrier_set_cursor(struct barrier_reader *reader, __u64 sp)
 	(void)barrier_at(reader, first);
 	for (__u32 i = 0; i < BARRIER_WINDOW; i++) {
 		__u32 place = stack->cursor - stack->window_first;
-		if (stack->cursor >= stack->n || place >= stack->window_n ||
-		    reader->window[place & (BARRIER_WINDOW - 1)].slot >= sp)
+		if (place >= stack->window_n)
+			break;
+		if (reader->window[place & (BARRIER_WINDOW - 1)].slot >= sp)
 			return 0;
 		stack->cursor++;
 	}
+	/* All of the window's are below: whoever jumps over many frames (longjmp) need not have moved pos. */
+	if (!MUTANT(jump_cursor))
+		stack->cursor = barrier_search(reader, stack->cursor, sp);
 	return 0;
 }

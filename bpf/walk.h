@@ -136,7 +136,8 @@ static inline int walk_again(struct walk *walk)
 	if (MUTANT(libcall) || walk->n_segments == 0 || !walk->thread_at || first->kind == SEGMENT_NATIVE ||
 	    !barrier_is_complete(&walk->table.thread.libcall_context))
 		return 0;
-	if (!changed && end != STACK_END_USER_LOCKED && end != STACK_END_SETS_SP && end != STACK_END_STACK_NOT_TRUSTED)
+	if (!changed && first->lock != SEGMENT_UNREADABLE && end != STACK_END_USER_LOCKED && end != STACK_END_SETS_SP &&
+	    end != STACK_END_STACK_NOT_TRUSTED)
 		return 0;
 	if (!changed && first->n > 0)
 		return 0;

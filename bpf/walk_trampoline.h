@@ -58,12 +58,14 @@ static inline int walk_leave_trampoline(struct walk *walk, const struct table_co
 		return (int)walk_without_table(table);
 	__u32 i = stack->pos;
 	const struct sprof_barrier *barrier = barrier_at(&walk->table, i);
+	int unreadable = !barrier && i < stack->n;
 	if ((!barrier || barrier->slot != cfa - 8) && i > 0 && !MUTANT(interior_pos)) {
 		i--;
 		barrier = barrier_at(&walk->table, i);
+		unreadable |= !barrier;
 	}
 	if (!barrier || barrier->slot != cfa - 8)
-		return STACK_END_BARRIER_MISMATCH;
+		return unreadable ? STACK_END_TABLE_NOT_RESIDENT : STACK_END_BARRIER_MISMATCH;
 	__u64 original_pc = barrier->original_pc;
 	__u64 fp = walk->registers.fp;
 	if (fp_offset && unwind_read(&fp, sizeof(fp), cfa + (__u64)(__s64)fp_offset, memory) < 0)

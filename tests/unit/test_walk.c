@@ -285,6 +285,35 @@ START_TEST(rule_12_deeper_than_the_record)
 }
 END_TEST
 
+/* longjmp: pos is where it was, and more barriers than one read brings are below the stack pointer. */
+START_TEST(rule_12_after_a_jump_over_many_frames)
+{
+	enum { DEPTH = 400, PASSED = 300 };
+	static uint64_t pcs[DEPTH];
+	begin();
+	for (size_t i = 0; i < DEPTH; i++)
+		pcs[i] = FUNCTION(i % 300 + 1);
+	struct unwind_registers r = world_chain(user, pcs, DEPTH);
+	for (size_t i = 0; i + 1 < DEPTH; i++)
+		world_hijack(user, r, i);
+	for (size_t passed = BARRIER_WINDOW - 2; passed <= PASSED; passed++) {
+		user->record->pos = passed % 3;
+		struct unwind_registers there = r;
+		for (size_t i = 0; i < passed; i++) {
+			const uint64_t *frame =
+				(const uint64_t *)(uintptr_t)there.fp; // NOLINT(performance-no-int-to-ptr)
+			there.sp = there.fp + 16;
+			there.fp = frame[0];
+		}
+		there.pc = pcs[passed];
+		struct segments_stack stack = world_sample(there);
+		ck_assert_int_eq((int)stack.end, STACK_END_ROOT);
+		ck_assert_uint_eq(stack.n, DEPTH - passed);
+		ck_assert_mem_eq(stack.user, pcs + passed, (DEPTH - passed) * sizeof(uint64_t));
+	}
+}
+END_TEST
+
 START_TEST(rule_12_on_the_system_stack)
 {
 	begin();
@@ -318,6 +347,28 @@ START_TEST(rule_13_in_the_trampoline)
 	expect_stack(world_sample(t), STACK_END_ROOT, FUNCTION(2), FUNCTION(3), FUNCTION(4));
 	t.sp += 8; /* not where it says */
 	expect_stack(world_sample(t), STACK_END_BARRIER_MISMATCH, SAMPLE_FRAME_EXTERNAL_CODE, SAMPLE_FRAME_SYSTEM);
+}
+END_TEST
+
+/* The part of the table that has these bytes is not in memory. */
+static void page_out(const void *bytes, size_t n)
+{
+	uint64_t at = (uintptr_t)bytes, end = world.regions[0].hi;
+	ck_assert_uint_ge(at, world.regions[0].lo);
+	ck_assert_uint_lt(at + n, end);
+	world.regions[0].hi = at;
+	world_add_region(at + n, end - at - n);
+}
+
+START_TEST(rule_13_in_the_trampoline_of_a_table_that_is_not_there)
+{
+	struct unwind_registers r = on_user();
+	world_hijack(user, r, 0);
+	page_out(sprof_barriers(world_table, user->record), sizeof(struct sprof_barrier));
+	struct unwind_registers t = in_trampoline(r, TRAMPOLINE);
+	expect_stack(world_sample(t), STACK_END_TABLE_NOT_RESIDENT, SAMPLE_FRAME_EXTERNAL_CODE, SAMPLE_FRAME_SYSTEM);
+	user->record->pos = 1;
+	expect_stack(world_sample(t), STACK_END_TABLE_NOT_RESIDENT, SAMPLE_FRAME_EXTERNAL_CODE, SAMPLE_FRAME_SYSTEM);
 }
 END_TEST
 
@@ -526,6 +577,15 @@ START_TEST(rule_8_after_a_walk_that_was_dropped)
 	struct unwind_registers r = on_user();
 	libcall_on(other);
 	when_read(user->words, sizeof(user->words), 0, change, user->record);
+	expect_stack(world_sample(r), STACK_END_ROOT, FUNCTION(1), CALLER_FRAMES);
+}
+END_TEST
+
+START_TEST(rule_8_after_a_stack_whose_record_is_not_there)
+{
+	struct unwind_registers r = on_user();
+	libcall_on(other);
+	page_out(user->record, sizeof(*user->record));
 	expect_stack(world_sample(r), STACK_END_ROOT, FUNCTION(1), CALLER_FRAMES);
 }
 END_TEST
@@ -743,7 +803,8 @@ CHECK_MAIN("walk", 20, walks_under_the_lock, without_a_record_a_thread_is_native
 	   rule_1_nowhere_in_the_middle_of_a_switch, rule_6_a_locked_user_stack_is_not_walked, rule_7_whose_stack_it_is,
 	   rule_10_a_held_lock_is_not_tried_again, rule_16_a_stack_that_changed_is_dropped,
 	   rule_12_hijacked_return_addresses, rule_12_by_slot_or_not_at_all, rule_12_many_barriers,
-	   rule_12_deeper_than_the_record, rule_12_on_the_system_stack, rule_13_in_the_trampoline,
+	   rule_12_deeper_than_the_record, rule_12_after_a_jump_over_many_frames, rule_12_on_the_system_stack,
+	   rule_13_in_the_trampoline, rule_13_in_the_trampoline_of_a_table_that_is_not_there,
 	   rule_13_in_a_helper_of_the_trampoline, rule_14_no_trampoline_in_two_frames,
 	   rule_2_foreign_code_and_its_managed_caller, T1_a_locked_foreign_stack_is_not_walked,
 	   T2_the_lock_of_the_stack_that_is_walked, T3_and_of_no_other, a_context_that_moves_before_the_lock,
@@ -751,9 +812,9 @@ CHECK_MAIN("walk", 20, walks_under_the_lock, without_a_record_a_thread_is_native
 	   rule_4_from_the_system_to_the_user_stack, guard_rule_5_a_locked_user_stack_leaves_the_system_stack,
 	   rule_16_back_to_the_jump, rule_15_a_jump_takes_the_barriers_along,
 	   T4_from_the_libcall_context_on_the_same_stack, rule_8_after_a_walk_that_was_dropped,
-	   native_code_on_the_system_stack_goes_on_at_the_libcall, T5_what_is_checked_is_what_was_taken,
-	   a_fiber_goes_on_in_whoever_resumed_it, fibers_in_a_circle, a_frame_at_the_top_is_the_last,
-	   a_thread_that_switches, another_thread_of_the_same_number, a_stack_that_is_gone,
-	   a_thread_beyond_its_first_place, ranges_that_changed, another_table_in_the_place_of_one,
-	   ranges_that_change_during_the_walk, a_switch_that_is_announced_and_not_made, a_table_that_is_not_there,
-	   a_child_that_shares_memory)
+	   rule_8_after_a_stack_whose_record_is_not_there, native_code_on_the_system_stack_goes_on_at_the_libcall,
+	   T5_what_is_checked_is_what_was_taken, a_fiber_goes_on_in_whoever_resumed_it, fibers_in_a_circle,
+	   a_frame_at_the_top_is_the_last, a_thread_that_switches, another_thread_of_the_same_number,
+	   a_stack_that_is_gone, a_thread_beyond_its_first_place, ranges_that_changed,
+	   another_table_in_the_place_of_one, ranges_that_change_during_the_walk,
+	   a_switch_that_is_announced_and_not_made, a_table_that_is_not_there, a_child_that_shares_memory)
