@@ -1,6 +1,6 @@
 """What sprofd itself costs: nanoseconds of the BPF program by depth of the stack, CPU of the daemon per sample, memory by targets.
 
-    SPROF_BUILD=build python3 tests/bench/bench_cost.py [--repeat=5]
+    SPROF_BUILD=build python3 tests/bench/bench_cost.py [--repeat=5] [--only-program]
 
 Prints markdown. The kernel's own clock of BPF programs (kernel.bpf_stats_enabled) is switched on for the run and then put back."""
 import argparse
@@ -102,9 +102,12 @@ def bench_memory():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--only-program", action="store_true")
     options = parser.parse_args()
     print(f"{machine()}; `{' '.join(harness.sys.argv)}`\n")
     bench_program(options.repeat)
+    if options.only_program:
+        return
     bench_daemon(options.repeat)
     bench_memory()
 
