@@ -86,11 +86,15 @@ expect "the socket's directory is the daemon's" test "$(box_run stat -c %U:%G:%a
 expect "sysctl.d is read" sh -c 'printf "%s" "$1" | grep -q "^kernel.perf_event_paranoid = 2"' - \
 	"$(box_run /lib/systemd/systemd-sysctl --cat-config)"
 box_run systemctl daemon-reload
-box_run systemd-analyze verify --man=no sprofd.service sprofd.socket >"$work/verify" 2>&1
+box_run systemd-analyze verify --man=no sprofd.service sprofd.socket sprofd-fetch.service sprofd-fetch.socket >"$work/verify" 2>&1
 expect "systemd-analyze verify finds nothing" sh -c '! grep . "$1"' - "$work/verify"
 score=$(box_run systemd-analyze security --no-pager sprofd.service | sed -n 's/.*exposure level for sprofd.service: \([0-9.]*\).*/\1/p')
 echo "systemd-analyze security: $score"
 expect "exposure is at most 2.5" awk -v score="${score:-10}" 'BEGIN { exit !(score <= 2.5) }'
+
+score=$(box_run systemd-analyze security --no-pager sprofd-fetch.service | sed -n 's/.*exposure level for sprofd-fetch.service: \([0-9.]*\).*/\1/p')
+echo "systemd-analyze security of sprofd-fetch: $score"
+expect "its exposure is at most 2.5" awk -v score="${score:-10}" 'BEGIN { exit !(score <= 2.5) }'
 
 # --- the service, on a socket of its own ---
 refuse "sprofctl says how to start the daemon" "systemctl start sprofd" ctl list
@@ -169,9 +173,33 @@ expect "stop both" box_run systemctl stop sprofd.socket sprofd.service
 expect "nothing is left" box_run test ! -e /run/sprofd/sprofd.sock
 expect "no start of it failed" test "$(property sprofd Result)" = success
 
+# --- sprofd-fetch: asked as sprofd asks, for what a server that is not there does not have ---
+fetch_ask='
+import socket
+text = lambda field, value: bytes([field << 3 | 2, len(value)]) + value
+client = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+client.settimeout(20)
+client.connect("/run/sprofd/fetch.sock")
+client.send(text(1, b"0123456789abcdef") + text(2, b"http://127.0.0.1:1") + b"\x18\x05\x20\x64\x28\x64")
+reply = client.recv(8192)
+assert reply.startswith(text(1, b"0123456789abcdef") + b"\x10\x03") and b"onnect" in reply, reply
+'
+as_sprofd() { box_run setpriv --reuid=sprofd --regid=sprof --clear-groups "$@"; }
+expect "systemctl start sprofd-fetch.socket" box_run systemctl start sprofd-fetch.socket
+expect "its socket is sprofd's alone" test "$(box_run stat -c %U:%a /run/sprofd/fetch.sock)" = sprofd:600
+expect "sprofd-fetch does not run yet" is_state sprofd-fetch inactive
+expect "it answers sprofd" as_sprofd python3 -c "$fetch_ask"
+expect "it runs" is_state sprofd-fetch active
+fetch_pid=$(property sprofd-fetch MainPID)
+expect "as a user of its own" sh -c '[ "$1" -ge 61184 ]' - "$(box_run stat -c %u "/proc/$fetch_pid")"
+expect "without capabilities" test "$(field "$fetch_pid" CapBnd)" = 0000000000000000
+expect "with its cache directory" box_run test -d /var/cache/sprofd-fetch/
+expect "stop it" box_run systemctl stop sprofd-fetch.socket sprofd-fetch.service
+expect "it ended well" test "$(property sprofd-fetch Result)" = success
+
 if [ "$failures" -gt 0 ]; then
 	echo "--- the journal of sprofd:"
-	box_run journalctl --no-pager -u sprofd -u sprofd.socket | tail -n 60
+	box_run journalctl --no-pager -u sprofd -u sprofd.socket -u sprofd-fetch | tail -n 60
 fi
 echo "$failures failures"
 [ "$failures" = 0 ]
