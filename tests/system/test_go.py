@@ -1,4 +1,4 @@
-"""Whole stacks of Go programs, ordinary, stripped, position-independent and with C in them, and whether they are right: each return address on them must be behind a
+"""Whole stacks of Go programs, ordinary, stripped, and with C in them, and whether they are right: each return address on them must be behind a
 call, in the program's own code, of the function that is the frame below."""
 import bisect
 import os
@@ -102,7 +102,8 @@ class Go(harness.Case):
         process = subprocess.Popen([path])
         self.addCleanup(harness.end, process)
         daemon.attach(process.pid, HZ)
-        harness.let_run(process.pid, 1)
+        harness.wait_for(
+            lambda: all(s.labels.get("stack_end") != "tables_not_ready" for s in daemon.pull(process.pid, 1).samples), 30, "its tables are not there")
         samples, n, deadline = [], 0, time.monotonic() + 60
         while n < SAMPLES:
             self.assertLess(time.monotonic(), deadline, f"too few samples: {n}")

@@ -250,7 +250,7 @@ class Tables(harness.Case):
         return processes
 
     def test_shared_and_let_go(self):
-        daemon = Daemon(self)
+        daemon = Daemon(self, config="[retention]\nexited_seconds = 1\n")
         processes = self.sleepers(4)
         daemon.attach(processes[0].pid)
         one = harness.wait_for(lambda: (lambda t: t if t["lists"] == 1 else None)(self.tables(daemon)), 10, "no list")
@@ -264,7 +264,7 @@ class Tables(harness.Case):
             daemon.ok("detach", process.pid)
         for process in processes[2:]:
             process.kill()
-        harness.wait_for(lambda: not any(self.tables(daemon).values()), 10, f"tables are left: {self.tables(daemon)}")
+        harness.wait_for(lambda: not any(self.tables(daemon).values()), 20, f"tables are left: {self.tables(daemon)}")
 
     def test_the_budget(self):
         """A program whose table has no room is walked all the same, and status says so."""
