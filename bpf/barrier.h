@@ -64,6 +64,11 @@ struct barrier_thread {
 
 #define BARRIER_KIND(kind) (1u << SPROF_RANGE_##kind)
 
+static inline int barrier_in_span(const struct table_span *span, __u64 pc)
+{
+	return pc >= span->lo && pc < span->hi;
+}
+
 /* Whether pc lies in a range of one of the kinds (bits), which then is in reader->range. (A copy in memory: an index in a register would have the
  * verifier look at all that follows once for each of its values.) */
 BARRIER_FUNCTION int barrier_in_range(struct barrier_reader *reader, const struct table_config *table, __u64 pc,
@@ -71,7 +76,7 @@ BARRIER_FUNCTION int barrier_in_range(struct barrier_reader *reader, const struc
 {
 	if (!reader || !table)
 		return 0;
-	if (pc < table->code_lo || pc >= table->code_hi)
+	if (!barrier_in_span(&table->code, pc))
 		return 0;
 	for (__u32 i = 0; i < SPROF_MAX_RANGES; i++) {
 		if (i >= table->n_ranges)
@@ -90,7 +95,7 @@ BARRIER_FUNCTION int barrier_is_entry(const struct table_config *table, __u64 pc
 {
 	if (!table)
 		return 0;
-	if (pc < table->code_lo || pc >= table->code_hi)
+	if (!barrier_in_span(&table->trampolines, pc))
 		return 0;
 	for (__u32 i = 0; i < SPROF_MAX_RANGES; i++) {
 		if (i >= table->n_ranges)

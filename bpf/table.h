@@ -10,6 +10,11 @@ enum table_flag {
 		1, /* another process's table, seen by a child that shares its memory: good for nothing but the ranges */
 };
 
+/* Where code may be that a walk asks about: lo <= pc < hi; empty when lo >= hi. */
+struct table_span {
+	__u64 lo, hi;
+};
+
 struct table_config {
 	__u64 self_va, total_size;
 	__u64 exec_id; /* of the program that published it; 0: not known yet */
@@ -18,8 +23,9 @@ struct table_config {
 	__u32 thread_size, stack_size, cap_thread, cap_stack;
 	__u32 flags; /* enum table_flag */
 	__u32 n_ranges;
-	__u64 ranges_version; /* of the copy */
-	__u64 code_lo,
-		code_hi; /* all trampolines, their entries, SETS_SP and STACK_TOP lie in code_lo <= pc < code_hi */
-	struct sprof_range ranges[SPROF_MAX_RANGES]; /* without those that the walk does not need */
+	__u64 ranges_version;                        /* of the copy */
+	struct table_span code;                      /* all of the ranges below, and the entries of trampolines */
+	struct table_span trampolines;               /* those, with their entries */
+	struct table_span stack_tops;                /* STACK_TOP */
+	struct sprof_range ranges[SPROF_MAX_RANGES]; /* those that the walk needs, trampolines first */
 };

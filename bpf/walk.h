@@ -38,7 +38,7 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 	__u32 exact = walk->registers.pc_is_exact;
 	/* All but the leaf are taken for return addresses, and looked up one below. */
 	walk_add_frame(walk, walk->n && exact ? pc + 1 : pc);
-	if (table && pc >= table->code_lo && pc <= table->code_hi && !MUTANT(stack_top) &&
+	if (table && barrier_in_span(&table->stack_tops, exact ? pc : pc - 1) && !MUTANT(stack_top) &&
 	    barrier_in_range(&walk->table, table, exact ? pc : pc - 1, BARRIER_KIND(STACK_TOP))) {
 		walk_close_segment(walk, STACK_END_TABLE_ROOT);
 		return;

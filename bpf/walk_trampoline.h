@@ -8,14 +8,23 @@ static inline __u32 walk_without_table(const struct table_config *table)
 	return table->flags & TABLE_FOREIGN_PROCESS ? STACK_END_TABLE_FOREIGN_PROCESS : STACK_END_BARRIER_MISMATCH;
 }
 
+/* Before all ranges are looked through. The address behind the last trampoline may be a return address into it. */
+static inline int walk_may_be_trampoline(const struct table_config *table, __u64 pc)
+{
+	return pc >= table->trampolines.lo && pc <= table->trampolines.hi;
+}
+
 /* The next frame is where this barrier leads. UNWIND_GOES_ON, or the end. */
 static inline int walk_take_barrier(struct walk *walk, const struct table_config *table, __u64 slot, __u64 original_pc)
 {
 	__u32 i = walk->n_barriers;
 	if (walk->n >= WALK_FRAMES) /* no frame will be there for it to have led to */
 		return STACK_END_TOO_DEEP;
-	if (original_pc == 0 || original_pc >> 47 || i >= WALK_FRAMES || barrier_is_entry(table, original_pc) ||
-	    barrier_in_range(&walk->table, table, original_pc - 1, BARRIER_KIND(TRAMPOLINE)))
+	if (original_pc == 0 || original_pc >> 47 || i >= WALK_FRAMES)
+		return STACK_END_BARRIER_MISMATCH;
+	if (walk_may_be_trampoline(table, original_pc) &&
+	    (barrier_is_entry(table, original_pc) ||
+	     barrier_in_range(&walk->table, table, original_pc - 1, BARRIER_KIND(TRAMPOLINE))))
 		return STACK_END_BARRIER_MISMATCH;
 	i &= WALK_FRAMES - 1; /* known already; Linux 6.1 has forgotten */
 	UNWIND_OPAQUE(i);
@@ -89,8 +98,7 @@ static inline int walk_check_frame(struct walk *walk, const struct table_config 
 		return STACK_END_BAD_RETURN_ADDRESS;
 	if (stack->hi && (sp < stack->lo || sp > stack->hi) && !MUTANT(start_check))
 		return STACK_END_BAD_FRAME;
-	if (pc < table->code_lo ||
-	    pc > table->code_hi) /* the address behind the last range may be a return address into it */
+	if (!walk_may_be_trampoline(table, pc))
 		return UNWIND_GOES_ON;
 	__u32 exact = walk->registers.pc_is_exact;
 	if (!exact && barrier_is_entry(table, pc))

@@ -10,12 +10,38 @@ static bool walk_needs(const struct sprof_range *range)
 					 range->kind == SPROF_RANGE_STACK_TOP);
 }
 
-static void widen(struct table_config *config, uint64_t lo, uint64_t hi)
+static void widen(struct table_span *span, uint64_t lo, uint64_t hi)
 {
-	if (lo < config->code_lo)
-		config->code_lo = lo;
-	if (hi > config->code_hi)
-		config->code_hi = hi;
+	if (lo < span->lo)
+		span->lo = lo;
+	if (hi > span->hi)
+		span->hi = hi;
+}
+
+static void add_range(struct table_config *config, const struct sprof_range *range)
+{
+	config->ranges[config->n_ranges++] = *range;
+	widen(&config->code, range->lo, range->hi);
+	if (range->kind == SPROF_RANGE_STACK_TOP)
+		widen(&config->stack_tops, range->lo, range->hi);
+	if (range->kind != SPROF_RANGE_TRAMPOLINE)
+		return;
+	widen(&config->trampolines, range->lo, range->hi);
+	uint64_t entry = range->lo + (uint64_t)(int64_t)range->entry_offset;
+	if (entry == UINT64_MAX)
+		return;
+	widen(&config->trampolines, entry, entry + 1);
+	widen(&config->code, entry, entry + 1);
+}
+
+/* Those that are trampolines, or those that are not. */
+static void add_ranges(struct table_config *config, const struct barrier_table *table, bool trampolines)
+{
+	for (uint32_t i = 0; i < table->n_ranges && i < SPROF_MAX_RANGES; i++) {
+		const struct sprof_range *range = &table->ranges[i];
+		if (walk_needs(range) && (range->kind == SPROF_RANGE_TRAMPOLINE) == trampolines)
+			add_range(config, range);
+	}
 }
 
 void table_config_fill(const struct barrier_table *table, uint64_t exec_id, struct table_config *ret)
@@ -34,15 +60,7 @@ void table_config_fill(const struct barrier_table *table, uint64_t exec_id, stru
 	ret->cap_stack = header->cap_stack;
 	ret->flags = table->foreign_process ? TABLE_FOREIGN_PROCESS : 0;
 	ret->ranges_version = table->ranges_version;
-	ret->code_lo = UINT64_MAX;
-	for (uint32_t i = 0; i < table->n_ranges && i < SPROF_MAX_RANGES; i++) {
-		const struct sprof_range *range = &table->ranges[i];
-		if (!walk_needs(range))
-			continue;
-		ret->ranges[ret->n_ranges++] = *range;
-		widen(ret, range->lo, range->hi);
-		uint64_t entry = range->lo + (uint64_t)(int64_t)range->entry_offset;
-		if (range->kind == SPROF_RANGE_TRAMPOLINE && entry < UINT64_MAX)
-			widen(ret, entry, entry + 1);
-	}
+	ret->code.lo = ret->trampolines.lo = ret->stack_tops.lo = UINT64_MAX;
+	add_ranges(ret, table, true); /* the first that are looked at when a barrier is met */
+	add_ranges(ret, table, false);
 }

@@ -1,4 +1,4 @@
-foreach(name IN ITEMS test_barrier_table test_table_judge test_process test_proc_maps test_python_code)
+foreach(name IN ITEMS test_barrier_table test_table_config test_table_judge test_process test_proc_maps test_python_code)
   sprof_unit_test(${name} collect)
 endforeach()
 sprof_unit_test(test_sampler collect)

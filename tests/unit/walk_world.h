@@ -12,6 +12,7 @@
 
 #include "bpf/cfi_table.h"
 #include "bpf/mapping_list.h"
+#include "collect/table_config.h"
 
 enum { WORLD_WORDS = 4608, WORLD_STACKS = 48, WORLD_REGIONS = 64 };
 
@@ -118,23 +119,11 @@ static inline uint64_t starttime_of(const char *path)
 /* What discovery would tell the program. */
 static inline void world_configure(void)
 {
-	world_config = (struct table_config){
-		.self_va = (uintptr_t)world_header,
-		.total_size = world_header->total_size,
-		.off_thread = world_header->off_thread,
-		.off_stack = world_header->off_stack,
-		.proc_starttime = world_header->proc_starttime,
-		.thread_size = world_header->thread_size,
-		.stack_size = world_header->stack_size,
-		.cap_thread = world_header->cap_thread,
-		.cap_stack = world_header->cap_stack,
-		.n_ranges = world_header->n_range,
-		.ranges_version = world_header->range_end,
-		.code_lo = TRAMPOLINE,
-		.code_hi = TOP_END,
-	};
-	memcpy(world_config.ranges, (const char *)world_header + world_header->off_range,
+	struct barrier_table table = {
+		.header = *world_header, .n_ranges = world_header->n_range, .ranges_version = world_header->range_end};
+	memcpy(table.ranges, (const char *)world_header + world_header->off_range,
 	       world_header->n_range * sizeof(struct sprof_range));
+	table_config_fill(&table, 0, &world_config);
 }
 
 static inline void world_add_range(struct sprof_range range)
