@@ -69,7 +69,7 @@ check_tidy() { # FOLDER
 	python3 - "$1" <<-'END' | xargs -r -0 -n 4 -P "$(nproc)" clang-tidy -p "$1" --quiet 2>/dev/null
 		import json, os, sys
 		files = {os.path.realpath(os.path.join(c["directory"], c["file"])) for c in json.load(open(sys.argv[1] + "/compile_commands.json"))}
-		ours = sorted(f for f in files if any(f.startswith(os.path.realpath(d) + "/") for d in ("bpf", "client", "daemon")))
+		ours = sorted(f for f in files if f.endswith(".c") and any(f.startswith(os.path.realpath(d) + "/") for d in ("bpf", "client", "daemon")))
 		print("\0".join(ours), end="")
 	END
 }
