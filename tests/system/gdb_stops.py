@@ -43,7 +43,7 @@ def stack(pid, sp):
 
 def stop(pid, after):
     """Lets it run on, and stops it with a signal that it does not get to see."""
-    threading.Timer(after, os.kill, (pid, signal.SIGURG)).start()
+    threading.Timer(after, os.kill, (pid, signal.SIGWINCH)).start()
     gdb.execute("continue", to_string=True)
 
 
@@ -55,7 +55,7 @@ def main():
         except gdb.error:
             pass
     gdb.execute("handle all nostop noprint pass", to_string=True)
-    gdb.execute("handle SIGURG stop print nopass", to_string=True)
+    gdb.execute("handle SIGWINCH stop print nopass", to_string=True)
     gdb.execute(f"attach {pid}", to_string=True)
     with open(to, "wb") as stops, open(to + ".frames", "w") as frames:
         for _ in range(n):
