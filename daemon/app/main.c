@@ -101,10 +101,22 @@ static int serve_on(struct event_base *base, const struct settings *settings, st
 	return r;
 }
 
+/* By the precise clock: by the coarse one, which is libevent's default, a profile of two seconds may end a clock tick before it is two seconds long. */
+static struct event_base *new_base(void)
+{
+	struct event_config *config = event_config_new();
+	struct event_base *base = NULL;
+	if (config && event_config_set_flag(config, EVENT_BASE_FLAG_PRECISE_TIMER) == 0)
+		base = event_base_new_with_config(config);
+	if (config)
+		event_config_free(config);
+	return base;
+}
+
 static int serve(const struct settings *settings, struct error *err)
 {
 	struct pipeline *pipeline = NULL;
-	struct event_base *base = event_base_new();
+	struct event_base *base = new_base();
 	/* From before the socket is made until after it is removed: a signal at any moment leaves none behind. */
 	struct event *terminate = base ? evsignal_new(base, SIGTERM, on_signal, &pipeline) : NULL;
 	struct event *interrupt = base ? evsignal_new(base, SIGINT, on_signal, &pipeline) : NULL;

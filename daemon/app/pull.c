@@ -401,6 +401,8 @@ static void open_window(void *context, struct target *target, const struct error
 	window->cut_short = window_cut_short;
 	window->context = pull;
 	take_account(&pull->begin, target);
+	/* From now on, and not from when this turn of the loop began, which may have been milliseconds ago. */
+	event_base_update_cache_time(event_get_base(pull->timer));
 	event_add(pull->timer, &seconds);
 	if (target->ending || pull->client_gone || pull->pipeline->ending)
 		window_cut_short(pull);
