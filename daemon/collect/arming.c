@@ -18,7 +18,7 @@
 #include "collect/sampler.h"
 #include "collect/watch.h"
 
-enum { MAX_SCAN_SECONDS = 5, WATCH_TRIES = 16 };
+enum { MAX_SCAN_SECONDS = 5, MIN_SCANS = 8, WATCH_TRIES = 16 };
 
 /* An event on one thread, and its inherited copies on all threads born of it. */
 struct root {
@@ -263,12 +263,13 @@ static int scan(struct arming *arming, size_t *ret_new, struct error *err)
 static int scan_until_stable(struct arming *arming, struct error *err)
 {
 	uint64_t deadline_ns = clock_monotonic_ns() + MAX_SCAN_SECONDS * NS_PER_S;
-	size_t new_threads = 0;
+	size_t new_threads = 0, scans = 0;
 	do {
 		int r = scan(arming, &new_threads, err);
 		if (r < 0)
 			return r;
-		if (new_threads && clock_monotonic_ns() > deadline_ns)
+		/* On a machine that stands still for seconds the first scans may take them: that says nothing of the process. */
+		if (new_threads && ++scans >= MIN_SCANS && clock_monotonic_ns() > deadline_ns)
 			return error_set(
 				err, EAGAIN,
 				"process %d starts threads faster than they can be armed: try again when it is calmer",
