@@ -21,6 +21,7 @@ from pathlib import Path
 from pprof_file import Profile
 
 BUILD = Path(os.environ.get("SPROF_BUILD", "build")).resolve()
+SANITIZED = "SPROF_SANITIZE:BOOL=ON" in (BUILD / "CMakeCache.txt").read_text()
 
 
 def _program(variable, name):

@@ -8,11 +8,10 @@ import statistics
 
 import harness
 from green_stacks import LOCKED, Stacks
-from harness import Case, Daemon, Target, number
+from harness import SANITIZED, Case, Daemon, Target, number
 
 HZ = 9973
 BLOCK_S = 3
-SANITIZED = "SPROF_SANITIZE:BOOL=ON" in (harness.BUILD / "CMakeCache.txt").read_text()
 SECONDS = int(os.environ.get("SPROF_SOAK_SECONDS", 10 if SANITIZED else 60))
 WARM_UP_S = 3 if SANITIZED else 1  # until the daemon has made the unwind tables of what greenrt has mapped
 # What runs beside the loops that greenrt counts: calls, returns, barriers that are hit.
