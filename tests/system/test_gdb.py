@@ -7,8 +7,13 @@ import harness
 from foreign import Foreign
 
 
+MANY = int(os.environ.get("SPROF_GDB_STOPS", 0))
+PROGRAMS = ("cc1plus", "clang", "postgres", "python", "redis", "ruby", "rust", "xz")
+MORE_PROGRAMS = ("cc1", "git", "nginx", "perl", "sqlite", "zstd")  # when SPROF_GDB_STOPS is set, as scripts/soak.sh does
+
+
 class Gdb(harness.Case, Foreign):
-    STOPS = int(os.environ.get("SPROF_GDB_STOPS", 100))
+    STOPS = MANY or 100
 
     def judge(self, name, pid):
         harness.let_run(pid, 0.3)
@@ -26,47 +31,13 @@ class Gdb(harness.Case, Foreign):
         mappings = Path(f"/proc/{pid}/maps").read_text() if different else ""
         self.assertFalse(different, f"ours, and gdb's, of {name}; mappings: {mappings}")
 
-    def test_python(self):
-        self.judge("python", self.python())
 
-    def test_perl(self):
-        self.judge("perl", self.perl())
+def add_test(name):
+    setattr(Gdb, f"test_{name}", lambda self: self.judge(name, getattr(self, name)()))
 
-    def test_ruby(self):
-        self.judge("ruby", self.ruby())
 
-    def test_sqlite(self):
-        self.judge("sqlite", self.sqlite())
-
-    def test_xz(self):
-        self.judge("xz", self.xz())
-
-    def test_zstd(self):
-        self.judge("zstd", self.zstd())
-
-    def test_cc1(self):
-        self.judge("cc1", self.cc1())
-
-    def test_cc1plus(self):
-        self.judge("cc1plus", self.cc1plus())
-
-    def test_clang(self):
-        self.judge("clang", self.clang())
-
-    def test_git(self):
-        self.judge("git", self.git())
-
-    def test_redis(self):
-        self.judge("redis", self.redis())
-
-    def test_nginx(self):
-        self.judge("nginx", self.nginx())
-
-    def test_postgres(self):
-        self.judge("postgres", self.postgres())
-
-    def test_rust(self):
-        self.judge("rust", self.rust())
+for program in PROGRAMS + (MORE_PROGRAMS if MANY else ()):
+    add_test(program)
 
 
 if __name__ == "__main__":
