@@ -46,6 +46,9 @@ static void tune_process(void)
 	mallopt(M_ARENA_MAX, MALLOC_ARENAS);
 	mallopt(M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES);
 	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
+	/* glibc's malloc is set up here, by one thread. Under a sanitizer nothing else would do so before two pulls trim it at once, each of which then
+	 * takes its thread for the main arena's first; glibc aborts when both have ended. */
+	malloc_trim(0);
 	signal(SIGPIPE, SIG_IGN);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* one perf event for each thread of each target */
 		files.rlim_cur = files.rlim_max;
