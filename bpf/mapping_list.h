@@ -28,6 +28,7 @@ enum unwind_code_kind {
 	UNWIND_CODE_TABLE,   /* `table` describes it */
 	UNWIND_CODE_REFUSED, /* there is a table, but no room for it */
 	UNWIND_CODE_PENDING, /* its table is not there yet */
+	UNWIND_CODE_JIT, /* in no ELF file: as plain, but a frame pointer of zero says nothing, since it may be any register */
 };
 
 struct unwind_list_entry {

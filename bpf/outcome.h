@@ -32,7 +32,8 @@ enum outcome {
 /* Why the user part of a stack ends where it does. Each sample has exactly one. X(NAME, name, complete, text) */
 #define STACK_END_TABLE(X)                                                                                         \
 	X(NONE, none, 1, "no user stack: a thread of the kernel, or one that is exiting")                          \
-	X(ROOT, root, 1, "the frame pointer was zero: where the chain ends, in code that keeps frame pointers")    \
+	X(ROOT, root, 1,                                                                                           \
+	  "the frame pointer was zero: where the chain ends, in a file's code without unwind information")         \
 	X(BAD_RETURN_ADDRESS, bad_return_address, 0,                                                               \
 	  "an address that is in no code that is known, and where the frame pointer leads to no caller")           \
 	X(COMPAT, compat, 0, "32-bit code: only the sampled address is known")                                     \

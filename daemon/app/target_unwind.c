@@ -54,7 +54,9 @@ static void load_table(const struct pipeline *pipeline, uint64_t file_id, struct
 		mapping->kind = UNWIND_CODE_TABLE;
 	else if (r == -EFBIG || r == -ENOSPC)
 		mapping->kind = UNWIND_CODE_REFUSED;
-	else if (r != -ENODATA && r != -ENOEXEC && r != -EOPNOTSUPP)
+	else if (r == -ENOEXEC)
+		mapping->kind = UNWIND_CODE_JIT; /* shared memory with code in it */
+	else if (r != -ENODATA && r != -EOPNOTSUPP)
 		mapping->kind = UNWIND_CODE_PENDING;
 }
 
@@ -95,7 +97,8 @@ static void work_unwind(void *context)
 		mappings[i] = (struct unwind_mapping){.start = from->start,
 						      .end = from->end,
 						      .file_offset = from->file_offset,
-						      .kind = UNWIND_CODE_PLAIN};
+						      .kind = from->kind == MAPPING_ANONYMOUS ? UNWIND_CODE_JIT
+											      : UNWIND_CODE_PLAIN};
 		if (same) {
 			mappings[i].kind = same->kind;
 			mappings[i].table = loaded_table_ref(same->table);

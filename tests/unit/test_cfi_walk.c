@@ -224,6 +224,28 @@ START_TEST(a_return_address_belongs_to_the_call_before_it)
 }
 END_TEST
 
+/* Without unwind information. A JIT's code need not keep frame pointers, and then a zero in rbp is any zero. */
+START_TEST(a_frame_pointer_of_zero_is_a_root_in_a_file_alone)
+{
+	struct by_hand hand;
+	__u64 slot;
+	set_up(&hand, &common, NULL, 0);
+	for (__u32 jit = 0; jit < 2; jit++) {
+		hand.list[1].entries[0].kind = jit ? UNWIND_CODE_JIT : UNWIND_CODE_PLAIN;
+		struct unwind_registers registers = leaf(0x123);
+		registers.fp = 0;
+		ck_assert_int_eq(step(&hand, &registers, &slot), jit ? STACK_END_NO_UNWIND_INFO : STACK_END_ROOT);
+		registers = leaf(0x123);
+		registers.fp = base + 48;
+		hand.stack[6] = base + 128;
+		hand.stack[7] = CALLER;
+		ck_assert_int_eq(step(&hand, &registers, &slot), UNWIND_GOES_ON); /* it is followed all the same */
+		ck_assert_uint_eq(registers.pc, CALLER);
+	}
+	free(hand.table);
+}
+END_TEST
+
 START_TEST(damaged_stacks)
 {
 	struct by_hand hand;
@@ -625,7 +647,7 @@ START_TEST(many_frames)
 END_TEST
 
 CHECK_MAIN("cfi_walk", 60, a_common_rule, rules_are_remembered_as_long_as_the_list_is_the_same,
-	   addresses_that_share_a_place_are_told_apart, a_return_address_belongs_to_the_call_before_it, damaged_stacks,
-	   lazy_plt, realigned_stack, return_address_in_a_register, signal_frame, signal_frame_of_the_kernel,
-	   operations, bad_expressions, through_the_c_library, through_a_signal, to_the_beginning_of_a_thread,
-	   odd_sizes, many_frames)
+	   addresses_that_share_a_place_are_told_apart, a_return_address_belongs_to_the_call_before_it,
+	   a_frame_pointer_of_zero_is_a_root_in_a_file_alone, damaged_stacks, lazy_plt, realigned_stack,
+	   return_address_in_a_register, signal_frame, signal_frame_of_the_kernel, operations, bad_expressions,
+	   through_the_c_library, through_a_signal, to_the_beginning_of_a_thread, odd_sizes, many_frames)
