@@ -74,9 +74,9 @@ check_tidy() { # FOLDER
 	END
 }
 # Tests that are run again (twice at the most) when they fail: of what no daemon can do on a machine that does not let it run (a client is answered within half a second
-# whatever others do; nothing is lost at 10 kHz, where the ring buffer is full in a second), and those of whole stacks, names, tables and what a server does in time,
-# which attach to programs at their start and have not been shown to hold on every crowded machine; and test_greenrt_stacks, whose own reader goes by frame pointers. All others judge by what the target was really given, and have to pass at once.
-may_fail_once='^(system\.(server|conservation|debuginfod|gdb|go|greenrt|names|preload|programs|python|sources|stacks|table|table_hostile)|unit\.test_greenrt_stacks)$'
+# whatever others do; nothing is lost at 10 kHz, where the ring buffer is full in a second), and those of whole stacks, names and tables, which attach to programs at their start
+# and have not been shown to hold on every crowded machine; and test_greenrt_stacks, whose own reader goes by frame pointers. All others judge by what the target was really given, and have to pass at once.
+may_fail_once='^(system\.(server|conservation|greenrt|names|programs|sources|stacks|table)|unit\.test_greenrt_stacks)$'
 # Runs ctest and counts from its report, so that a crash of ctest itself is a failure as well.
 run_ctest() { # NAME FOLDER PATTERN CTEST-OPTIONS...
 	local name=$1 folder=$2 pattern=$3

@@ -118,7 +118,7 @@ class Stalling(Case):
         return [Target(self, "stalling_table", mode) for _ in range(n)]
 
     def table_of(self, pid, **more):
-        return self.daemon.ctl("table", pid, timeout=90, **more)  # eight at a time, for ten seconds each
+        return self.daemon.ctl("table", pid, timeout=30, **more)
 
     def setUp(self):
         self.daemon = Daemon(self)

@@ -1,6 +1,7 @@
 #include <check.h>
 #include <string.h>
 
+#include "check_main.h"
 #include "collect/table_config.h"
 
 static struct barrier_table table;
@@ -54,16 +55,4 @@ START_TEST(without_ranges_nothing_is_in_a_span)
 }
 END_TEST
 
-int main(void)
-{
-	Suite *suite = suite_create("table_config");
-	TCase *tests = tcase_create("all");
-	tcase_add_test(tests, trampolines_come_first_and_each_kind_has_its_span);
-	tcase_add_test(tests, without_ranges_nothing_is_in_a_span);
-	suite_add_tcase(suite, tests);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
-}
+CHECK_MAIN("table_config", 4, trampolines_come_first_and_each_kind_has_its_span, without_ranges_nothing_is_in_a_span)
