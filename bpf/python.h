@@ -196,3 +196,16 @@ static inline void python_passed(struct python_walk *python, __u32 c_frame)
 	python->n_passed = next;
 	python->next_entry = next < python->n_runs && next < RECORD_MAX_PYTHON_RUNS ? python->entries[next] : ~0ull;
 }
+
+/* The walk of the C stack begins again: its frames have other numbers. */
+static inline void python_not_passed(struct python_walk *python)
+{
+	__u32 n = python->n_passed;
+	for (__u32 i = 0; i < RECORD_MAX_PYTHON_RUNS; i++) {
+		if (i >= n)
+			break;
+		python->runs[i].c_frame = RECORD_NO_C_FRAME;
+	}
+	python->n_passed = 0;
+	python->next_entry = python->n_runs ? python->entries[0] : ~0ull;
+}

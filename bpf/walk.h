@@ -145,6 +145,7 @@ static inline int walk_again(struct walk *walk)
 	walk->segments[0].n = 0;
 	walk->n = 1; /* the leaf */
 	walk->n_barriers = 0;
+	python_not_passed(&walk->python);
 	walk->end = changed ? STACK_END_STACK_CHANGED : end;
 	walk->next = WALK_TO_LIBCALL;
 	walk->state = WALK_NEXT_STACK;

@@ -581,6 +581,24 @@ START_TEST(rule_8_after_a_walk_that_was_dropped)
 }
 END_TEST
 
+/* A run of CPython's frames is found by the second walk, or not at all: the frames of the first are no more. */
+START_TEST(rule_8_and_the_frames_of_python)
+{
+	static struct python_walk python;
+	struct unwind_registers r = on_user();
+	libcall_on(other);
+	when_read(user->words, sizeof(user->words), 0, change, user->record);
+	python_reset(&python);
+	ck_assert_int_eq(python_close_run(&python, r.sp), 0);
+	world_python = &python;
+	expect_stack(world_sample(r), STACK_END_ROOT, FUNCTION(1), CALLER_FRAMES);
+	world_python = NULL;
+	unsigned expected = (uintptr_t)other->words > r.sp ? 1 : RECORD_NO_C_FRAME;
+	ck_assert_uint_eq(world_walk.python.runs[0].c_frame, expected);
+	ck_assert_uint_eq(world_walk.python.n_passed, expected == 1);
+}
+END_TEST
+
 START_TEST(rule_8_after_a_stack_whose_record_is_not_there)
 {
 	struct unwind_registers r = on_user();
@@ -812,9 +830,10 @@ CHECK_MAIN("walk", 20, walks_under_the_lock, without_a_record_a_thread_is_native
 	   rule_4_from_the_system_to_the_user_stack, guard_rule_5_a_locked_user_stack_leaves_the_system_stack,
 	   rule_16_back_to_the_jump, rule_15_a_jump_takes_the_barriers_along,
 	   T4_from_the_libcall_context_on_the_same_stack, rule_8_after_a_walk_that_was_dropped,
-	   rule_8_after_a_stack_whose_record_is_not_there, native_code_on_the_system_stack_goes_on_at_the_libcall,
-	   T5_what_is_checked_is_what_was_taken, a_fiber_goes_on_in_whoever_resumed_it, fibers_in_a_circle,
-	   a_frame_at_the_top_is_the_last, a_thread_that_switches, another_thread_of_the_same_number,
-	   a_stack_that_is_gone, a_thread_beyond_its_first_place, ranges_that_changed,
-	   another_table_in_the_place_of_one, ranges_that_change_during_the_walk,
-	   a_switch_that_is_announced_and_not_made, a_table_that_is_not_there, a_child_that_shares_memory)
+	   rule_8_and_the_frames_of_python, rule_8_after_a_stack_whose_record_is_not_there,
+	   native_code_on_the_system_stack_goes_on_at_the_libcall, T5_what_is_checked_is_what_was_taken,
+	   a_fiber_goes_on_in_whoever_resumed_it, fibers_in_a_circle, a_frame_at_the_top_is_the_last,
+	   a_thread_that_switches, another_thread_of_the_same_number, a_stack_that_is_gone,
+	   a_thread_beyond_its_first_place, ranges_that_changed, another_table_in_the_place_of_one,
+	   ranges_that_change_during_the_walk, a_switch_that_is_announced_and_not_made, a_table_that_is_not_there,
+	   a_child_that_shares_memory)

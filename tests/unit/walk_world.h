@@ -86,6 +86,7 @@ static struct sprof_table *world_table;
 static struct sprof_thread *world_thread;
 static struct table_config world_config;
 static struct walk world_walk;
+static const struct python_walk *world_python; /* CPython's frames of the sample; NULL: none */
 static struct barrier_thread world_who;
 static const struct sprof_header *world_header;
 
@@ -257,6 +258,8 @@ static inline struct segments_stack world_sample(struct unwind_registers registe
 	world_walk.registers = registers;
 	world_walk.tables = (struct unwind_tables){.ready = 1};
 	walk_reset(&world_walk);
+	if (world_python)
+		world_walk.python = *world_python;
 	walk_start(&world_walk, &world_config, &world_who, NULL);
 	world_steps();
 	if (walk_again(&world_walk))
