@@ -135,9 +135,11 @@ static void done_find(void *context, bool worked)
 	struct target *target = job->target;
 	struct target_python *python = &target->python;
 	python->busy_finding = false;
-	bool outdated = python->maps != job->maps; /* there are newer mappings: look again */
+	/* There are newer mappings: look again; also when something was found, if they are those of another program. */
+	bool outdated = python->maps != job->maps;
+	bool same_program = !outdated || python->maps->program == job->maps->program;
 	if (worked && !target->ending && target->holds_slot && !process_has_exited(target->pidfd)) {
-		if (job->result == 0)
+		if (job->result == 0 && same_program)
 			tell_program(target, job);
 		else if (outdated)
 			start_find(target, maps_ref(python->maps));
