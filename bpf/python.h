@@ -120,6 +120,13 @@ static inline int python_close_run(struct python_walk *python, __u64 address)
 	return 0;
 }
 
+/* 32 bits of the code object that was read. */
+static inline __u32 python_code_half(const struct python_walk *python, __u16 offset)
+{
+	__u64 word = python->code[offset / 8 & 31];
+	return (__u32)(offset & 4 ? word >> 32 : word);
+}
+
 /* The code object of the frame at hand. Nonzero: it is none. */
 static inline int python_add_frame(struct python_walk *python, const struct python_config *config, __u64 code,
 				   __u64 instruction, void *memory)
@@ -133,11 +140,10 @@ static inline int python_add_frame(struct python_walk *python, const struct pyth
 		return python_stop(python, PYTHON_END_UNREADABLE);
 	if (python->code[1] != config->code_type || code >> 47)
 		return python_stop(python, PYTHON_END_NOT_CODE);
-	__u64 line_word = python->code[config->code_first_line / 8 & 31];
-	__u32 first_line = (__u32)(config->code_first_line & 4 ? line_word >> 32 : line_word);
-	__u32 identity = python_identity(first_line, python->code[config->code_filename / 8 & 31],
-					 python->code[config->code_qualname / 8 & 31],
-					 python->code[config->code_line_table / 8 & 31]);
+	__u32 first_line = python_code_half(python, config->code_first_line);
+	__u32 identity = python_identity(
+		first_line, python->code[config->code_filename / 8 & 31], python->code[config->code_qualname / 8 & 31],
+		python->code[config->code_line_table / 8 & 31], python_code_half(python, config->code_number));
 	__u64 offset = instruction - code - config->code_instructions;
 	struct record_python_frame *frame = &python->frames[i];
 	frame->code = code;

@@ -26,6 +26,7 @@ struct python_config {
 		frame_owner; /* bytes of the frame's last word, counted from its start: is_entry (3.11); owner */
 	__u16 owner_c_stack; /* its value */
 	__u16 code_first_line, code_filename, code_qualname, code_line_table, code_instructions;
+	__u16 code_number; /* from 3.12 on no two objects have the same (co_version); in 3.11 half of the address of the constants */
 };
 
 enum {
@@ -35,10 +36,11 @@ enum {
 
 /* What tells a code object from another one that was at its address before: what no two of them share, at one time. */
 static __attribute__((always_inline)) inline __u32 python_identity(__u32 first_line, __u64 filename, __u64 qualname,
-								   __u64 line_table)
+								   __u64 line_table, __u32 number)
 {
 	__u64 mixed = (filename ^ (__u64)first_line << 48) * 0x9E3779B97F4A7C15ull;
 	mixed = (mixed ^ mixed >> 32 ^ qualname) * 0xBF58476D1CE4E5B9ull;
-	mixed = (mixed ^ mixed >> 32 ^ line_table) * 0x94D049BB133111EBull;
+	/* Another number with all else the same is always another identity: the factor is odd. */
+	mixed = (mixed ^ mixed >> 32 ^ line_table ^ (__u64)number << 32) * 0x94D049BB133111EBull;
 	return (__u32)(mixed >> 32);
 }

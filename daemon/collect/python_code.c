@@ -20,7 +20,7 @@ enum {
 /* What of the object's own bytes matters. */
 struct object {
 	uint64_t type, filename, qualname, line_table;
-	uint32_t first_line;
+	uint32_t first_line, number;
 };
 
 static int read_object(pid_t pid, const struct python_config *layout, uint64_t address, struct object *ret)
@@ -34,12 +34,14 @@ static int read_object(pid_t pid, const struct python_config *layout, uint64_t a
 	memcpy(&ret->qualname, bytes + layout->code_qualname, sizeof(ret->qualname));
 	memcpy(&ret->line_table, bytes + layout->code_line_table, sizeof(ret->line_table));
 	memcpy(&ret->first_line, bytes + layout->code_first_line, sizeof(ret->first_line));
+	memcpy(&ret->number, bytes + layout->code_number, sizeof(ret->number));
 	return 0;
 }
 
 static uint32_t identity_of(const struct object *object)
 {
-	return python_identity(object->first_line, object->filename, object->qualname, object->line_table);
+	return python_identity(object->first_line, object->filename, object->qualname, object->line_table,
+			       object->number);
 }
 
 static size_t put_utf8(uint32_t c, char *out)

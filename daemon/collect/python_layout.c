@@ -27,7 +27,8 @@ static const struct python_layout layouts[] = {
 			   .code_filename = 112,
 			   .code_qualname = 128,
 			   .code_line_table = 136,
-			   .code_instructions = 184},
+			   .code_instructions = 184,
+			   .code_number = 24},
 	},
 	{
 		.version = 3 << 8 | 12,
@@ -52,7 +53,8 @@ static const struct python_layout layouts[] = {
 			   .code_filename = 112,
 			   .code_qualname = 128,
 			   .code_line_table = 136,
-			   .code_instructions = 192},
+			   .code_instructions = 192,
+			   .code_number = 92},
 	},
 	{
 		.version = 3 << 8 | 13,
@@ -73,7 +75,8 @@ static const struct python_layout layouts[] = {
 			   .code_filename = 112,
 			   .code_qualname = 128,
 			   .code_line_table = 136,
-			   .code_instructions = 200},
+			   .code_instructions = 200,
+			   .code_number = 92},
 	},
 };
 

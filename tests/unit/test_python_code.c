@@ -51,11 +51,12 @@ static struct python_code_key make_object(void)
 	memcpy(line_table.bytes, "\xd8\x01\x02", 3);
 	object.words[1] = TYPE;
 	memcpy((char *)&object + 72, &(uint32_t){33}, 4);
+	object.words[24 / 8] = 0x700000005;
 	object.words[112 / 8] = at(&filename);
 	object.words[128 / 8] = at(&name);
 	object.words[136 / 8] = at(&line_table);
 	return (struct python_code_key){.address = at(&object),
-					.identity = python_identity(33, at(&filename), at(&name), at(&line_table))};
+					.identity = python_identity(33, at(&filename), at(&name), at(&line_table), 5)};
 }
 
 static int read_object(const struct python_code_key *key)
@@ -80,6 +81,10 @@ START_TEST(another_object)
 	struct python_code_key key = make_object(), other = key;
 	other.identity++;
 	ck_assert_int_eq(read_object(&other), -ESTALE);
+	object.words[24 / 8]++; /* with other constants, and all else at the addresses of what was there before */
+	ck_assert_int_eq(read_object(&key), -ESTALE);
+	object.words[24 / 8]--;
+	ck_assert_int_eq(read_object(&key), 0);
 	object.words[1]++;
 	ck_assert_int_eq(read_object(&key), -ESTALE);
 	key.address = 8;
@@ -131,7 +136,7 @@ START_TEST(texts_that_lie)
 	ck_assert_int_eq(mprotect(page + 4096, 4096, PROT_NONE), 0);
 	memset(page + 4000 + 16, 0xff, 8); /* bytes that are longer than their memory */
 	object.words[136 / 8] = at(page + 4000);
-	key.identity = python_identity(33, at(&filename), at(&name), at(page + 4000));
+	key.identity = python_identity(33, at(&filename), at(&name), at(page + 4000), 5);
 	ck_assert_int_eq(read_object(&key), -EFAULT);
 	munmap(page, 8192);
 }

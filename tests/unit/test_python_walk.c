@@ -136,7 +136,7 @@ START_TEST(runs_of_311)
 	ck_assert_uint_eq(walk.frames[2].instruction, 10);
 	ck_assert_uint_ne(walk.frames[0].identity, walk.frames[1].identity);
 	ck_assert_uint_eq(walk.frames[0].identity,
-			  python_identity(0, 0x111, walk.frames[0].code, walk.frames[0].code + 1));
+			  python_identity(0, 0x111, walk.frames[0].code, walk.frames[0].code + 1, 0));
 	ck_assert_uint_eq(walk.has_new, 0);
 	last_new = walk.frames[1].identity;
 	walk_all();
@@ -291,6 +291,30 @@ START_TEST(what_is_no_code)
 }
 END_TEST
 
+/* What is made anew at the addresses of what is gone, with another number. */
+static void renumber(const uint64_t *frame)
+{
+	const uint32_t number = 1;
+	walk_all();
+	ck_assert_uint_eq(walk.end, PYTHON_END_WHOLE);
+	uint32_t before = walk.frames[0].identity;
+	memcpy((char *)memory_words + (frame[config.frame_code / 8] - at(memory_words)) + config.code_number, &number,
+	       sizeof(number));
+	walk_all();
+	ck_assert_uint_ne(walk.frames[0].identity, before);
+	ck_assert_uint_eq(walk.frames[0].identity,
+			  python_identity(0, 0x111, walk.frames[0].code, walk.frames[0].code + 1, number));
+}
+
+START_TEST(another_code_object_at_the_same_place)
+{
+	setup_311();
+	renumber(inner);
+	renumber(setup_owner(0x030c0000, 1)); /* which has the same code object */
+	renumber(setup_owner(0x030d0000, 1));
+}
+END_TEST
+
 START_TEST(what_cannot_be_read)
 {
 	setup_311();
@@ -309,4 +333,4 @@ END_TEST
 
 CHECK_MAIN("python_walk", 30, runs_of_311, where_runs_have_their_c_frames, runs_of_312_and_313, deeper_than_the_record,
 	   more_runs_than_the_record_has, a_circle, threads_without_a_state, the_state_that_holds_the_gil,
-	   what_is_no_code, what_cannot_be_read)
+	   what_is_no_code, another_code_object_at_the_same_place, what_cannot_be_read)
