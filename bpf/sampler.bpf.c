@@ -115,7 +115,8 @@ __u64 targets[MAX_TARGET_SLOTS]; /* struct target_config, written and read as on
 /* Threads that may carry two events: the first event to fire claims the thread. */
 struct claim claims[CLAIMS];
 
-/* The state of a walk, one for each CPU. (A value of a per-CPU array may have 32 KiB at the most.) */
+/* The state of a walk, one for each CPU, and nobody else's meanwhile: the kernel runs no program of a perf event while one runs on the same CPU, not even in
+ * an NMI (bpf_prog_active). (A value of a per-CPU array may have 32 KiB at the most.) */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE); /* nobody does: but then values begin at a line of the cache */
