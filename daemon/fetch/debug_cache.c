@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "proto/fetch_limits.h"
@@ -59,6 +60,15 @@ int debug_cache_open(const char *directory, int *ret_fd)
 	return 0;
 }
 
+/* By a finer clock than file systems stamp with, whose ticks would make files alike that were used one soon after the other. */
+static void mark_used(int directory_fd, const char *name)
+{
+	struct timespec times[2] = {{0}};
+	clock_gettime(CLOCK_REALTIME, &times[0]);
+	times[1] = times[0];
+	(void)utimensat(directory_fd, name, times, AT_SYMLINK_NOFOLLOW);
+}
+
 bool debug_cache_has(int directory_fd, const char *build_id)
 {
 	char name[NAME_BYTES];
@@ -66,7 +76,7 @@ bool debug_cache_has(int directory_fd, const char *build_id)
 	name_of(build_id, FETCH_FILE_SUFFIX, name);
 	if (fstatat(directory_fd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISREG(st.st_mode))
 		return false;
-	(void)utimensat(directory_fd, name, NULL, AT_SYMLINK_NOFOLLOW);
+	mark_used(directory_fd, name);
 	return true;
 }
 
@@ -83,6 +93,7 @@ int debug_cache_commit(int directory_fd, const char *build_id)
 	char from[NAME_BYTES], to[NAME_BYTES];
 	name_of(build_id, PART_SUFFIX, from);
 	name_of(build_id, FETCH_FILE_SUFFIX, to);
+	mark_used(directory_fd, from);
 	return renameat(directory_fd, from, directory_fd, to) < 0 ? -errno : 0;
 }
 

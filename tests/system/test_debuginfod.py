@@ -239,9 +239,7 @@ class Protocol(Case):
         (self.fetch.cache / "somebody's file").write_text("not ours")
         for id in ids:
             self.assertEqual(self.ask(id, cache_max=MIB), (HERE, ""))
-            time.sleep(0.02)  # file systems tell time by the tick
             self.assertEqual(self.ask(ids[0], cache_max=MIB), (HERE, ""), "what is used stays")
-            time.sleep(0.02)
             sizes = [(self.fetch.cache / name).stat().st_size for name in self.fetch.files()]
             self.assertLessEqual(sum(sizes), MIB + 100)
         self.assertEqual(self.fetch.files(), sorted([f"{ids[0]}.debug", f"{ids[-1]}.debug", "somebody's file"]))
