@@ -3,7 +3,14 @@
 #include <errno.h>
 #include <string.h>
 
-enum { WORD_BYTES = 8, RSP = 7, RBP_SAVED = 1 /* in cfi_rule.where */, NAME_MAX_BYTES = 64, STEPS_PER_CODE_BYTE = 16 };
+enum {
+	WORD_BYTES = 8,
+	RSP = 7,
+	RBP_SAVED = 1 /* in cfi_rule.where */,
+	NAME_MAX_BYTES = 64,
+	STEPS_PER_CODE_BYTE = 16,
+	SYSTEMSTACKS_MAX = 8
+};
 
 struct run {
 	struct cfi_go *go;
@@ -58,7 +65,8 @@ static int add_function(struct cfi_go *go, struct cfi_frames *frames, uint32_t c
 	enum cfi_go_kind kind = kind_of(&go->table, &function);
 	if (function.start != start || function.stack_values == 0) /* not Go's own code: assembly of others */
 		return 0;
-	if (kind == CFI_GO_SYSTEMSTACK && !go->offsets.known && read_code(go, &function, end - start, deltas, &code))
+	if (kind == CFI_GO_SYSTEMSTACK && !go->offsets.known && go->n_systemstacks++ < SYSTEMSTACKS_MAX &&
+	    read_code(go, &function, end - start, deltas, &code))
 		cfi_go_offsets_find(&code, &go->offsets);
 	if (!cfi_sections_locate(go->code.sections, start, &fde.start, &room))
 		return 0;
@@ -196,7 +204,8 @@ static int run_spans(struct run *run)
 		}
 		int64_t correction = values.start >= corrected_from ? run->regions.correction : 0;
 		if (r == 0)
-			r = run_span(run, values.start, values.end, values.value - correction);
+			r = run_span(run, values.start, values.end,
+				     values.value >= correction ? values.value - correction : -1);
 	}
 	if (r < 0 || values.end >= run->end)
 		return r;

@@ -10,6 +10,8 @@ struct cfi_go {
 	struct go_pclntab table;
 	struct cfi_go_code code;
 	struct cfi_go_offsets offsets;
+	uint32_t
+		n_systemstacks; /* that were read to find them; an honest program has one, and perhaps a wrapper of it */
 };
 
 /* Adds Go's functions, each as an FDE whose program is the place of its record in section number `section`. 0; -EFBIG; -ENOMEM. */

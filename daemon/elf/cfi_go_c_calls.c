@@ -2,15 +2,13 @@
 #include "elf/cfi_go_internal.h"
 
 /* How the stack pointer of before is found behind a call of C: into rsi or rdx, then sp. */
-static bool read_saved_sp(const struct cfi_go_function *function, size_t at, struct cfi_expression *ret,
-			  size_t *ret_end)
+static bool read_saved_sp(const struct cfi_go_function *function, size_t at, struct cfi_expression *ret)
 {
 	static const pattern g[] = {0x48, 0x8b, 0x7c, 0x24, ANY}, last_g[] = {0x48, 0x8b, 0x3c, 0x24};
 	static const pattern high[] = {0x48, 0x8b, 0x77, ANY};
 	static const pattern depth[] = {0x48, 0x2b, 0x74, 0x24, ANY}, last_depth[] = {0x48, 0x2b, 0x34, 0x24};
 	static const pattern sp[] = {0x48, 0x8b, 0x74, 0x24, ANY}, sp_in_rdx[] = {0x48, 0x8b, 0x54, 0x24, ANY};
 	static const pattern last_sp[] = {0x48, 0x8b, 0x34, 0x24};
-	*ret_end = find_sp_write(function, at);
 	if (MATCHES(function, at, sp) || MATCHES(function, at, sp_in_rdx) || MATCHES(function, at, last_sp)) {
 		int32_t offset = MATCHES(function, at, last_sp) ? 0 : signed_at(function, at + 4, 1);
 		(void)cfi_expression_add(ret, CFI_OP_REGISTER, RSP, offset);
@@ -51,10 +49,11 @@ static bool find_c_call(const struct cfi_go_function *function, size_t from, str
 	static const pattern near_call[] = {0xe8, ANY, ANY, ANY, ANY}, load[] = {0x48, 0xc7, 0xc1, ANY, ANY, ANY, ANY};
 	size_t aligned = FIND(function, from, align), switched = find_sp_write(function, from), at = aligned;
 	*ret = (struct c_call){.start = switched <= aligned ? switched : aligned + COUNT(align)};
-	while (at < function->n && !read_saved_sp(function, at, &ret->sp, &ret->end)) {
+	while (at < function->n && !read_saved_sp(function, at, &ret->sp)) {
 		ret->sp = (struct cfi_expression){};
 		at++;
 	}
+	ret->end = find_sp_write(function, at);
 	if (at >= function->n || ret->end >= function->n)
 		return false;
 	if (at >= COUNT(load) && MATCHES(function, at - COUNT(load), load))
@@ -140,9 +139,10 @@ static const struct saving {
 static int add_saving(const struct cfi_go_function *function, const struct saving *saving, size_t start, size_t end,
 		      struct cfi_rules *rules, struct cfi_go_regions *ret)
 {
-	int32_t delta = function->deltas[start], after = function->deltas[end], extra = after - delta;
+	int32_t delta = function->deltas[start], after = function->deltas[end];
 	if (!has_depth(function, start) || after < delta)
 		return 0;
+	int32_t extra = after - delta;
 	int rule = add_other_stack_by_register(rules, saving->number, delta);
 	int r = add_region(function, start, end, rule, ret);
 	size_t at = end;

@@ -15,7 +15,7 @@ struct go_made {
 	uint8_t code[64];
 	size_t n_code;
 	struct {
-		int32_t depth;
+		int64_t depth;
 		uint32_t bytes;
 	} spans[8];
 };
@@ -31,7 +31,7 @@ static inline void go_put_spans(struct cfi_bytes *out, const struct go_made *fun
 {
 	int64_t before = -1;
 	for (size_t i = 0; i < 8 && function->spans[i].bytes; i++) {
-		int64_t delta = function->spans[i].depth - before;
+		int64_t delta = (int64_t)((uint64_t)function->spans[i].depth - (uint64_t)before);
 		go_put_leb(out, (uint64_t)delta << 1 ^ (uint64_t)(delta >> 63));
 		go_put_leb(out, function->spans[i].bytes);
 		before = function->spans[i].depth;

@@ -287,6 +287,51 @@ START_TEST(calls_of_c)
 }
 END_TEST
 
+/* Depths that cannot be reckoned with, where code says that sp is kept in r12 meanwhile. */
+START_TEST(depths_out_of_bounds_beside_calls)
+{
+	static const struct go_made functions[] = {
+		{.name = "runtime.nanotime1",
+		 .start = 0,
+		 .bytes = 0x40,
+		 .flags = GO_FUNCTION_WRITES_SP,
+		 CODE(FRAME, 0x49, 0x89, 0xe4, 0x48, 0x83, 0xec, 16, 0xff, 0xd0, 0x4c, 0x89, 0xe4, 0xc3),
+		 .spans = {{0, 4}, {24, 12}, {40, 9}, {INT64_MIN, 8}, {40, 31}}},
+		{.name = "runtime.walltime",
+		 .start = 0x40,
+		 .bytes = 0x40,
+		 .flags = GO_FUNCTION_WRITES_SP,
+		 CODE(FRAME, 0x49, 0x89, 0xe4, 0x48, 0x83, 0xec, 16, 0xff, 0xd0, 0x4c, 0x89, 0xe4, 0xc3),
+		 .spans = {{0, 4}, {-1, 12}, {INT32_MAX, 48}}},
+	};
+	build(GO_1_18, functions, 2);
+	expect(20, "other r12+32 pc=[-8] rbp=[-16]");
+	expect(21, "r7+32 pc=[-8] rbp=[-16]");
+	expect(25, "none");
+	expect(33, "r7+32 pc=[-8] rbp=[-16]");
+	expect(0x40 + 12, "none");
+	expect(0x40 + 21, "none");
+}
+END_TEST
+
+/* There is one systemstack in a program, and a wrapper of it at times: with a thousand of the name it is not worth reading them all. */
+START_TEST(many_of_one_name)
+{
+	enum { MANY = 12 };
+	for (int right = 0; right < MANY - 1; right++) {
+		struct go_made functions[MANY];
+		for (uint32_t i = 0; i < MANY; i++) {
+			functions[i] = runtime[i == MANY - 1 ? 1 : 0];
+			functions[i].start = i * 0x40;
+			functions[i].code[6] = (int)i == right ? functions[i].code[6] : 0x90;
+		}
+		build(GO_1_20, functions, MANY);
+		const char *rule = cfi_rule_text(table.bytes, (MANY - 1) * 0x40 + 4);
+		ck_assert_msg((strcmp(rule, "none") != 0) == (right < 8), "%d: %s", right, rule);
+	}
+}
+END_TEST
+
 /* Whatever is wrong with the section, what comes of it is sound, or nothing. */
 START_TEST(damage)
 {
@@ -420,5 +465,5 @@ START_TEST(stacks_that_lead_to_one_another_end)
 END_TEST
 
 CHECK_MAIN("elf_cfi_go", 60, versions, frames, beside_other_information, the_runtime, another_runtime, calls_of_c,
-	   damage, from_the_threads_stack_to_the_goroutines, morestack_goes_back_until_its_goroutine_is_preempted,
-	   stacks_that_lead_to_one_another_end)
+	   depths_out_of_bounds_beside_calls, many_of_one_name, damage, from_the_threads_stack_to_the_goroutines,
+	   morestack_goes_back_until_its_goroutine_is_preempted, stacks_that_lead_to_one_another_end)
