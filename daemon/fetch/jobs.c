@@ -146,7 +146,11 @@ static void take_end(struct jobs *jobs, struct job *job, CURLcode result)
 {
 	const char *why = "";
 	enum transfer_end end = transfer_end(&job->transfer, jobs->multi, result, &why);
-	if (end == TRANSFER_WHOLE && debug_cache_commit(jobs->cache_fd, job->build_id) == 0) {
+	if (end == TRANSFER_WHOLE && debug_cache_commit(jobs->cache_fd, job->build_id) < 0) {
+		end = TRANSFER_FAILED;
+		why = "it cannot be written to the cache directory";
+	}
+	if (end == TRANSFER_WHOLE) {
 		debug_cache_trim(jobs->cache_fd, job->cache_max_bytes);
 		job->why[0] = '\0';
 		decide(jobs, job, SPROF__FETCH__REPLY__STATE__HERE);

@@ -245,6 +245,15 @@ class Protocol(Case):
         self.assertEqual(self.fetch.files(), sorted([f"{ids[0]}.debug", f"{ids[-1]}.debug", "somebody's file"]))
         self.assertEqual(self.server.asked.count(f"/buildid/{ids[0]}/debuginfo"), 1)
 
+    def test_a_place_that_is_taken(self):
+        id = self.id("taken")
+        self.server.answers[id] = b"\x7fELF"
+        (self.fetch.cache / f"{id}.debug").mkdir()
+        state, why = self.ask(id)
+        self.assertEqual(state, FAILED)
+        self.assertIn("cannot be written", why)
+        self.assertEqual(self.fetch.files(), [f"{id}.debug"])
+
     def test_malformed_requests(self):
         good = self.id("good")
         self.server.answers[good] = b"\x7fELF good"
