@@ -9,6 +9,8 @@ foreach(dependency IN ITEMS
   list(GET words 1 module)
   pkg_check_modules(${name} REQUIRED IMPORTED_TARGET ${module})
 endforeach()
+find_library(HTTP_PARSER_LIBRARY http_parser REQUIRED) # it has no pkg-config file
+find_path(HTTP_PARSER_INCLUDE http_parser.h REQUIRED)
 if(SPROF_TESTS)
   pkg_check_modules(CHECK REQUIRED IMPORTED_TARGET check)
 endif()

@@ -9,7 +9,7 @@ set -euo pipefail
 
 build=(build-essential cmake ninja-build pkg-config clang llvm bpftool libbpf-dev libevent-dev libelf-dev libdw-dev
 	libprotobuf-c-dev protobuf-c-compiler protobuf-compiler libinih-dev uthash-dev libjson-c-dev libseccomp-dev
-	libiberty-dev libcurl4-openssl-dev zlib1g-dev liblzma-dev libzstd-dev libxxhash-dev check ca-certificates)
+	libiberty-dev libcurl4-openssl-dev libhttp-parser-dev zlib1g-dev liblzma-dev libzstd-dev libxxhash-dev check ca-certificates)
 demo=(golang-go graphviz python3)
 tests=(git clang-format clang-tidy libclang-rt-14-dev binutils gdb curl procps xz-utils libcap2-bin util-linux iproute2 redis-server redis-tools sqlite3 perl
 	systemd-sysv systemd-container dbus libc6-dbg dwz nodejs default-jdk-headless

@@ -1,42 +1,70 @@
 #include "sprofctl/http.h"
 
-#include <curl/curl.h>
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
+#include <http_parser.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
+#include <strings.h>
 
 #include "sprofctl/cleanup.h"
+#include "sprofctl/connection.h"
 
-enum { CONNECT_TIMEOUT_S = 10, TICK_MS = 1000 };
-#define HOW_TO_START "start it with `systemctl start sprofd`, or name its socket with --socket=PATH or SPROFD_SOCKET"
+enum { HEAD_BYTES = 1024, RECEIVE_BYTES = 64 << 10 };
+
+/* A field of the answer's head comes in any number of pieces. */
+struct text {
+	char bytes[HTTP_TYPE_BYTES];
+	size_t length; /* what is longer is cut */
+};
 
 struct exchange {
 	const struct http_request *request;
 	struct http_answer answer;
-	CURL *easy;
-	CURLM *multi;
-	struct curl_slist *headers;
+	struct connection connection;
+	struct http_parser parser;
+	struct text name, type; /* of the field that is read; and the value of Content-Type */
+	bool value_came, ended;
 	struct problem *problem;
 	int error; /* of the sink, or ours: -errno, *problem is set; 0: none */
 };
 
 static void free_exchange(struct exchange *exchange)
 {
-	if (exchange->multi && exchange->easy)
-		curl_multi_remove_handle(exchange->multi, exchange->easy);
-	curl_easy_cleanup(exchange->easy);
-	curl_multi_cleanup(exchange->multi);
-	curl_slist_free_all(exchange->headers);
+	connection_close(&exchange->connection);
 	free(exchange->answer.body);
 }
 
-static int keep_body(struct exchange *exchange, const uint8_t *data, size_t bytes)
+static void add_text(struct text *text, const char *at, size_t bytes)
+{
+	size_t room = sizeof(text->bytes) - 1 - text->length;
+	if (bytes > room)
+		bytes = room;
+	memcpy(text->bytes + text->length, at, bytes);
+	text->length += bytes;
+	text->bytes[text->length] = '\0';
+}
+
+static int on_name(struct http_parser *parser, const char *at, size_t bytes)
+{
+	struct exchange *exchange = parser->data;
+	if (exchange->value_came)
+		exchange->name = (struct text){0};
+	exchange->value_came = false;
+	add_text(&exchange->name, at, bytes);
+	return 0;
+}
+
+static int on_value(struct http_parser *parser, const char *at, size_t bytes)
+{
+	struct exchange *exchange = parser->data;
+	exchange->value_came = true;
+	if (strcasecmp(exchange->name.bytes, "Content-Type") == 0)
+		add_text(&exchange->type, at, bytes);
+	return 0;
+}
+
+static int keep_body(struct exchange *exchange, const char *data, size_t bytes)
 {
 	struct http_answer *answer = &exchange->answer;
 	if (bytes > HTTP_MAX_ANSWER_BYTES - answer->body_bytes)
@@ -52,190 +80,97 @@ static int keep_body(struct exchange *exchange, const uint8_t *data, size_t byte
 	return 0;
 }
 
-static size_t on_body(char *data, size_t one, size_t bytes, void *context)
+static int on_body(struct http_parser *parser, const char *data, size_t bytes)
 {
-	struct exchange *exchange = context;
+	struct exchange *exchange = parser->data;
 	const struct http_request *request = exchange->request;
-	long status = 0;
-	(void)one;
-	curl_easy_getinfo(exchange->easy, CURLINFO_RESPONSE_CODE, &status);
-	exchange->error = request->sink && status == 200
+	exchange->error = request->sink && parser->status_code == 200
 				  ? request->sink(request->context, (const uint8_t *)data, bytes, exchange->problem)
-				  : keep_body(exchange, (const uint8_t *)data, bytes);
-	return exchange->error ? 0 : bytes;
+				  : keep_body(exchange, data, bytes);
+	return exchange->error;
 }
 
-static int add_header(struct exchange *exchange, const char *name, const char *value)
+static int on_end(struct http_parser *parser)
 {
-	char line[200];
-	snprintf(line, sizeof(line), "%s: %s", name, value);
-	struct curl_slist *headers = curl_slist_append(exchange->headers, line);
-	if (!headers)
-		return problem_set(exchange->problem, ENOMEM, "out of memory");
-	exchange->headers = headers;
+	struct exchange *exchange = parser->data;
+	exchange->answer.status = parser->status_code;
+	exchange->ended = parser->status_code / 100 != 1; /* those are followed by the answer itself */
 	return 0;
 }
 
-static int prepare(struct exchange *exchange)
+static const struct http_parser_settings settings = {
+	.on_header_field = on_name, .on_header_value = on_value, .on_body = on_body, .on_message_complete = on_end};
+
+static int send_request(struct exchange *exchange)
 {
 	const struct http_request *request = exchange->request;
-	char url[512];
-	exchange->easy = curl_easy_init();
-	exchange->multi = curl_multi_init();
-	if (!exchange->easy || !exchange->multi)
-		return problem_set(exchange->problem, ENOMEM, "out of memory");
-	int r = add_header(exchange, "Accept", request->accept);
+	char head[HEAD_BYTES], of_body[200] = "";
+	if (request->content_type)
+		snprintf(of_body, sizeof(of_body), "Content-Type: %s\r\nContent-Length: %zu\r\n", request->content_type,
+			 request->body_bytes);
+	int length = snprintf(head, sizeof(head),
+			      "%s %s HTTP/1.1\r\nHost: sprofd\r\nUser-Agent: sprofctl/" SPROF_VERSION
+			      "\r\nAccept: %s\r\n%sConnection: close\r\n\r\n",
+			      request->method, request->path, request->accept, of_body);
+	if (length < 0 || (size_t)length >= sizeof(head))
+		return problem_set(exchange->problem, ENAMETOOLONG, "too long a request: %s", request->path);
+	int r = connection_send(&exchange->connection, head, (size_t)length, exchange->problem);
 	if (r == 0 && request->content_type)
-		r = add_header(exchange, "Content-Type", request->content_type);
-	if (r < 0)
-		return r;
-	snprintf(url, sizeof(url), "http://sprofd%s", request->path);
-	CURL *easy = exchange->easy;
-	curl_easy_setopt(easy, CURLOPT_URL, url);
-	curl_easy_setopt(easy, CURLOPT_UNIX_SOCKET_PATH, request->socket);
-	curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
-	curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* whatever the environment says */
-	curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-	curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-	curl_easy_setopt(easy, CURLOPT_USERAGENT, "sprofctl/" SPROF_VERSION);
-	curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, request->method);
-	if (request->content_type) {
-		curl_easy_setopt(easy, CURLOPT_POSTFIELDS, (const char *)request->body);
-		curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)request->body_bytes);
-	}
-	curl_easy_setopt(easy, CURLOPT_HTTPHEADER, exchange->headers);
-	curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT, (long)CONNECT_TIMEOUT_S);
-	curl_easy_setopt(easy, CURLOPT_TIMEOUT, (long)request->timeout_s);
-	curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-	curl_easy_setopt(easy, CURLOPT_WRITEDATA, exchange);
-	if (curl_multi_add_handle(exchange->multi, easy) != CURLM_OK)
-		return problem_set(exchange->problem, ENOMEM, "out of memory");
-	return 0;
+		r = connection_send(&exchange->connection, request->body, request->body_bytes, exchange->problem);
+	return r;
 }
 
-/* Runs until the exchange is over or interrupted; 0 and curl's word for how it went. */
-static int perform(struct exchange *exchange, CURLcode *ret)
-{
-	struct curl_waitfd interrupt = {.fd = exchange->request->interrupt_fd, .events = CURL_WAIT_POLLIN};
-	unsigned n_extra = interrupt.fd >= 0;
-	for (int running = 1;;) {
-		CURLMcode r = curl_multi_perform(exchange->multi, &running);
-		if (r == CURLM_OK && running)
-			r = curl_multi_poll(exchange->multi, &interrupt, n_extra, TICK_MS, NULL);
-		if (r != CURLM_OK)
-			return problem_set(exchange->problem, EIO, "cannot talk to sprofd: %s", curl_multi_strerror(r));
-		if (interrupt.revents)
-			return problem_set(exchange->problem, EINTR, "interrupted");
-		if (!running)
-			break;
-		if (exchange->request->tick)
-			exchange->request->tick(exchange->request->context);
-	}
-	int left;
-	const CURLMsg *message = curl_multi_info_read(exchange->multi, &left);
-	*ret = message && message->msg == CURLMSG_DONE ? message->data.result : CURLE_RECV_ERROR;
-	return 0;
-}
-
-/* Why nobody can be reached at path, found out by trying again, since curl does not always tell; 0: now it works. */
-static int connect_error(const char *path)
-{
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0)
-		return errno;
-	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
-	return connect(fd, (const struct sockaddr *)&address, sizeof(address)) < 0 ? errno : 0;
-}
-
-static int explain_permission(const char *path, struct problem *problem)
-{
-	struct stat st;
-	const struct passwd *user = getpwuid(geteuid());
-	const struct group *group = stat(path, &st) == 0 && st.st_gid != 0 ? getgrgid(st.st_gid) : NULL;
-	const char *group_name = group ? group->gr_name : "sprof";
-	return problem_set(
-		problem, EACCES,
-		"permission denied on the socket %s: it is for root and members of group %s; run as root, or "
-		"`usermod -aG %s %s` and log in again",
-		path, group_name, group_name, user ? user->pw_name : "USER");
-}
-
-static int explain_connect(const char *path, struct problem *problem)
-{
-	int error = connect_error(path);
-	switch (error) {
-	case ENOENT:
-		return problem_set(problem, error, "sprofd is not running: there is no socket %s; " HOW_TO_START, path);
-	case ECONNREFUSED:
-		return problem_set(problem, error, "sprofd is not running: nobody serves the socket %s; " HOW_TO_START,
-				   path);
-	case EACCES:
-	case EPERM:
-		return explain_permission(path, problem);
-	case 0:
-	case EAGAIN:
-		return problem_set(problem, EAGAIN, "sprofd on %s is too busy to answer: try again", path);
-	default:
-		return problem_set(problem, error, "cannot connect to sprofd on %s: %s; " HOW_TO_START, path,
-				   strerror(error));
-	}
-}
-
-static int explain(const struct exchange *exchange, CURLcode code)
+static int explain(const struct exchange *exchange, enum http_errno error)
 {
 	const char *path = exchange->request->socket;
-	struct problem *problem = exchange->problem;
-	switch (code) {
-	case CURLE_COULDNT_CONNECT:
-		return explain_connect(path, problem);
-	case CURLE_OPERATION_TIMEDOUT:
-		return problem_set(problem, ETIMEDOUT,
-				   "sprofd on %s does not answer: see what it says with `journalctl -u sprofd`, or "
-				   "restart it with `systemctl restart sprofd`",
-				   path);
-	case CURLE_GOT_NOTHING:
-	case CURLE_PARTIAL_FILE:
-	case CURLE_RECV_ERROR:
-	case CURLE_SEND_ERROR:
-		return problem_set(problem, ECONNRESET,
+	if (error == HPE_INVALID_EOF_STATE || error == HPE_OK)
+		return problem_set(exchange->problem, ECONNRESET,
 				   "sprofd on %s ended the connection before its answer was complete (stopped, or "
 				   "restarted?): try again, or see `journalctl -u sprofd`",
 				   path);
-	case CURLE_OUT_OF_MEMORY:
-		return problem_set(problem, ENOMEM, "out of memory");
-	default:
-		return problem_set(problem, EPROTO,
-				   "what answers on %s is not sprofd (%s): name its socket with --socket=PATH", path,
-				   curl_easy_strerror(code));
-	}
+	return problem_set(exchange->problem, EPROTO,
+			   "what answers on %s is not sprofd (%s): name its socket with --socket=PATH", path,
+			   http_errno_description(error));
 }
 
-static void read_head(struct exchange *exchange)
+static int read_answer(struct exchange *exchange)
 {
-	const char *type = NULL;
-	curl_easy_getinfo(exchange->easy, CURLINFO_RESPONSE_CODE, &exchange->answer.status);
-	curl_easy_getinfo(exchange->easy, CURLINFO_CONTENT_TYPE, &type);
-	if (type)
-		snprintf(exchange->answer.content_type, HTTP_TYPE_BYTES, "%.*s", (int)strcspn(type, "; \t"), type);
+	char buffer[RECEIVE_BYTES];
+	http_parser_init(&exchange->parser, HTTP_RESPONSE);
+	exchange->parser.data = exchange;
+	while (!exchange->ended) {
+		ssize_t n = connection_receive(&exchange->connection, buffer, sizeof(buffer), exchange->problem);
+		if (n < 0)
+			return (int)n;
+		http_parser_execute(&exchange->parser, &settings, buffer, (size_t)n); /* 0 bytes: the end */
+		enum http_errno error = HTTP_PARSER_ERRNO(&exchange->parser);
+		if (exchange->error)
+			return exchange->error;
+		if (!exchange->ended && (error != HPE_OK || n == 0))
+			return explain(exchange, error);
+	}
+	return 0;
 }
 
 int http_exchange(const struct http_request *request, struct http_answer *ret, struct problem *problem)
 {
-	if (strlen(request->socket) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-		return problem_set(problem, ENAMETOOLONG,
-				   "the socket's path has more than the %zu bytes that Unix sockets allow: %s",
-				   sizeof(((struct sockaddr_un *)0)->sun_path) - 1, request->socket);
-	_cleanup_(free_exchange) struct exchange exchange = {.request = request, .problem = problem};
-	CURLcode code = CURLE_OK;
-	int r = prepare(&exchange);
+	_cleanup_(free_exchange) struct exchange exchange = {.request = request,
+							     .connection = {.path = request->socket,
+									    .interrupt_fd = request->interrupt_fd,
+									    .tick = request->tick,
+									    .context = request->context,
+									    .timeout_s = request->timeout_s,
+									    .fd = -1},
+							     .problem = problem};
+	int r = connection_open(&exchange.connection, problem);
 	if (r == 0)
-		r = perform(&exchange, &code);
+		r = send_request(&exchange);
+	if (r == 0)
+		r = read_answer(&exchange);
 	if (r < 0)
 		return r;
-	if (code != CURLE_OK)
-		return exchange.error ? exchange.error : explain(&exchange, code);
-	read_head(&exchange);
+	snprintf(exchange.answer.content_type, HTTP_TYPE_BYTES, "%.*s", (int)strcspn(exchange.type.bytes, "; \t"),
+		 exchange.type.bytes);
 	*ret = exchange.answer;
 	exchange.answer.body = NULL;
 	return 0;

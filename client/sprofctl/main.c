@@ -1,5 +1,4 @@
 /* sprofctl: parses the command line, runs one command, tells in one line why it failed. */
-#include <curl/curl.h>
 #include <errno.h>
 #include <locale.h>
 #include <stdio.h>
@@ -15,12 +14,10 @@ int main(int argc, char **argv)
 	struct problem problem = {0};
 	setlocale(LC_CTYPE, "");
 	command_line_parse(argc, argv, &command_line);
-	curl_global_init(CURL_GLOBAL_NOTHING);
 	int r = command_line.run(&command_line, &problem);
 	if ((fflush(stdout) || ferror(stdout)) && r == 0)
 		r = problem_set(&problem, EIO, "cannot write to standard output: %s", strerror(errno));
 	free(command_line.pprof_arguments);
-	curl_global_cleanup();
 	if (r < 0)
 		fprintf(stderr, "sprofctl: %s\n", problem.text);
 	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;

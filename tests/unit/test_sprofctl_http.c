@@ -1,6 +1,5 @@
 /* What a server may answer, and what a user is told of it: a server of ours that gives one canned answer. */
 #include <check.h>
-#include <curl/curl.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -148,6 +147,50 @@ START_TEST(an_answer)
 	const char *sent = request();
 	ck_assert_int_eq(strncmp(sent, "GET /v1/status HTTP/1.1\r\n", 25), 0);
 	ck_assert_ptr_nonnull(strstr(sent, "\r\nAccept: application/json\r\n"));
+}
+END_TEST
+
+START_TEST(an_interim_answer_is_none)
+{
+	struct http_answer answer;
+	serve_text("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: "
+		   "text/plain\r\n\r\nup to the end");
+	ck_assert_int_eq(get(&answer), 0);
+	ck_assert_int_eq(answer.status, 200);
+	ck_assert_str_eq(answer.content_type, "text/plain");
+	ck_assert_str_eq((const char *)answer.body, "up to the end");
+	free(answer.body);
+}
+END_TEST
+
+/* Accepts and answers only after a while; until then its queue is full of others. */
+START_TEST(a_full_queue_is_waited_for)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	static const char text[] = "HTTP/1.1 204 No Content\r\n\r\n";
+	struct http_answer answer;
+	int listener = listen_at(path), others = 0;
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+	for (;; others++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+			break;
+	}
+	ck_assert_int_eq(errno, EAGAIN);
+	server = fork();
+	ck_assert_int_ge(server, 0);
+	if (server == 0) {
+		char request_text[REQUEST_BYTES];
+		usleep(200 * 1000);
+		for (; others > 0; others--)
+			close(accept(listener, NULL, NULL));
+		int client = accept(listener, NULL, NULL);
+		read_request(client, request_text);
+		_exit(send(client, text, sizeof(text) - 1, MSG_NOSIGNAL) < 0);
+	}
+	ck_assert_int_eq(get(&answer), 0);
+	ck_assert_int_eq(answer.status, 204);
+	close(listener);
 }
 END_TEST
 
@@ -420,6 +463,8 @@ static Suite *make_suite(void)
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_set_timeout(tcase, 2 * TIMEOUT_S);
 	tcase_add_test(tcase, an_answer);
+	tcase_add_test(tcase, an_interim_answer_is_none);
+	tcase_add_test(tcase, a_full_queue_is_waited_for);
 	tcase_add_test(tcase, proxies_do_not_matter);
 	tcase_add_test(tcase, nobody_there);
 	tcase_add_test(tcase, no_permission);
@@ -444,12 +489,10 @@ static Suite *make_suite(void)
 
 int main(void)
 {
-	curl_global_init(CURL_GLOBAL_NOTHING);
 	SRunner *runner = srunner_create(make_suite());
 	srunner_set_fork_status(runner, CK_FORK);
 	srunner_run_all(runner, CK_NORMAL);
 	int failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
-	curl_global_cleanup();
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
