@@ -36,10 +36,6 @@ def varint(n):
     return out + bytes([n])
 
 
-def children_of(pid):
-    return [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
-
-
 class Client:
     """One connection, so that asking costs little."""
 
@@ -106,10 +102,10 @@ def measure_cpu(daemon, pid):
     """ms of the daemon and its reader in the first 1.5 s at 99 Hz"""
     client = Client(daemon)
     client.ask("GET", "/v1/status")
-    used_ns = harness.cpu_ns(daemon.pid()) + sum(map(harness.cpu_ns, children_of(daemon.pid())))
+    used_ns = harness.cpu_ns(daemon.pid()) + sum(map(harness.cpu_ns, harness.children_of(daemon.pid())))
     attach(client, pid, 99)
     time.sleep(1.5)
-    used_ns = harness.cpu_ns(daemon.pid()) + sum(map(harness.cpu_ns, children_of(daemon.pid()))) - used_ns
+    used_ns = harness.cpu_ns(daemon.pid()) + sum(map(harness.cpu_ns, harness.children_of(daemon.pid()))) - used_ns
     client.ask("DELETE", f"/v1/targets/{pid}")
     return used_ns / 1e6
 

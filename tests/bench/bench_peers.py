@@ -21,6 +21,7 @@ from pathlib import Path
 
 from measure import Gap, Scope, harness, interval, machine, spread, stolen_between, table, with_interval
 
+SET_UP_SECONDS = 0.5  # from when a tool samples until it does nothing else: by then sprofd has the unwind tables
 LIBPROFILER = ("/usr/lib/x86_64-linux-gnu/libprofiler.so.0", "/usr/lib/x86_64-linux-gnu/libprofiler.so")
 
 
@@ -33,17 +34,16 @@ class Sprofd:
 
     def start(self, hz):
         self.daemon.attach(self.gap.pid, hz)
-        self.cpu_before = harness.cpu_ns(self.daemon.pid())
 
-    def tool_cpu_ns(self):
-        return harness.cpu_ns(self.daemon.pid()) - self.cpu_before
-
-    def long_lived_cpu_ns(self):
-        return harness.cpu_ns(self.daemon.pid())
+    def running_cpu_ns(self):
+        """Of what has not ended, and does not count among our own children yet: the daemon, and its reader."""
+        return harness.cpu_ns(self.daemon.pid()) + sum(map(harness.cpu_ns, harness.children_of(self.daemon.pid())))
 
     def stop(self):
-        """How many samples came."""
         self.daemon.ok("detach", self.gap.pid)
+
+    def samples(self):
+        """How many came, of the whole time."""
         return harness.number(self.daemon.target(self.gap.pid), "samples")
 
     def make_profile(self):
@@ -55,16 +55,16 @@ class Child:
 
     def __init__(self, scope, gap, directory):
         self.scope, self.gap, self.directory = scope, gap, directory
+        self.process = None
 
     def run(self, *argv, ready):
         self.log = open(Path(self.directory) / f"{self.name}.log", "w+")
         self.process = subprocess.Popen(argv, stdout=self.log, stderr=self.log)
         self.scope.addCleanup(harness.end, self.process)
         harness.wait_for(lambda: ready(self.output()), 30, f"{argv} to start: {self.output()}")
-        self.cpu_before = harness.cpu_ns(self.process.pid)
 
-    def long_lived_cpu_ns(self):
-        return 0  # all of it ends, and counts among the children
+    def running_cpu_ns(self):
+        return harness.cpu_ns(self.process.pid) if self.process and self.process.returncode is None else 0
 
     def make_profile(self):
         pass
@@ -72,10 +72,7 @@ class Child:
     def output(self):
         return Path(self.log.name).read_text(errors="replace")
 
-    def tool_cpu_ns(self):
-        return harness.cpu_ns(self.process.pid) - self.cpu_before
-
-    def finish(self):
+    def stop(self):
         self.process.send_signal(signal.SIGINT)
         self.process.wait(60)
         self.log.close()
@@ -98,10 +95,8 @@ class Perf(Child):
         os.read(ack, 16)
         os.close(control)
         os.close(ack)
-        self.cpu_before = harness.cpu_ns(self.process.pid)
 
-    def stop(self):
-        self.finish()
+    def samples(self):
         stats = subprocess.run(["perf", "report", "--stats", "-i", self.data], capture_output=True, text=True).stdout
         return int(re.search(r"SAMPLE events:\s+(\d+)", stats).group(1))
 
@@ -116,8 +111,7 @@ class Bpftrace(Child):
         program = f'profile:hz:{hz} /pid == {self.gap.pid}/ {{ @[kstack, ustack] = count(); @n = count(); }} interval:ms:50 {{ printf("on\\n"); }}'
         self.run("bpftrace", "-e", program, ready=lambda text: "on\n" in text)
 
-    def stop(self):
-        self.finish()
+    def samples(self):
         with open(self.log.name, errors="replace") as file:
             found = re.search(r"@n: (\d+)", file.read())
         return int(found.group(1)) if found else 0
@@ -146,11 +140,8 @@ class Gperftools:
         os.kill(self.gap.pid, signal.SIGUSR2)
         time.sleep(0.05)
 
-    def tool_cpu_ns(self):
+    def running_cpu_ns(self):
         return 0  # it has none beside the target's
-
-    def long_lived_cpu_ns(self):
-        return 0
 
     def make_profile(self):
         newest = max(self.directory.glob(f"gperf.{self.hz}*"), key=lambda path: path.stat().st_mtime)
@@ -160,6 +151,8 @@ class Gperftools:
     def stop(self):
         os.kill(self.gap.pid, signal.SIGUSR2)
         time.sleep(0.3)
+
+    def samples(self):
         newest = max(self.directory.glob(f"gperf.{self.hz}*"), key=lambda path: path.stat().st_mtime)
         return count_gperftools(newest.read_bytes())
 
@@ -185,42 +178,50 @@ def available(name):
     return name == "sprofd" or shutil.which(name)
 
 
-def job_cpu_ns(tool):
+def cpu_ns(tool):
+    """What the tool's processes have used: those that ended and those that run."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (children.ru_utime + children.ru_stime) * 1e9 + tool.long_lived_cpu_ns()
+    return (children.ru_utime + children.ru_stime) * 1e9 + tool.running_cpu_ns()
+
+
+def begin(tool, hz):
+    """Starts it, and returns once it has set itself up: half a second after it says that it samples."""
+    tool.start(hz)
+    time.sleep(SET_UP_SECONDS)
 
 
 def pair(tool, gap, hz, seconds):
-    """One window without and one with the tool: (stolen us per sample, slowdown in %, tool's CPU us per sample while it samples, Hz,
-    CPU ms of the whole job: from the command that starts it to a profile that can be read)."""
+    """One window without and one with the tool: (stolen us per sample, slowdown in %, tool's CPU us per sample in that window, Hz,
+    CPU ms from the command that starts it until it is set up, CPU ms of the whole job, to a profile that can be read)."""
     before = gap.read()
     time.sleep(seconds)
     without = stolen_between(before, gap.read())
-    job_before = job_cpu_ns(tool)
-    tool.start(hz)
-    before = gap.read()
+    job_began = cpu_ns(tool)
+    begin(tool, hz)
+    set_up, before = cpu_ns(tool), gap.read()
     time.sleep(seconds)
     after = gap.read()
-    tool_ns = tool.tool_cpu_ns()
-    wall_ns = after[0] - before[0]
-    samples = tool.stop()
+    window_ns = cpu_ns(tool) - set_up
+    tool.stop()
     tool.make_profile()
-    job_ns = job_cpu_ns(tool) - job_before
-    extra = stolen_between(before, after) - without
-    if samples == 0:
+    job_ns = cpu_ns(tool) - job_began
+    wall_s = (after[0] - before[0]) / 1e9
+    rate = tool.samples() / (wall_s + SET_UP_SECONDS)  # it ran for a little longer
+    if rate == 0:
         return None
-    # The tool ran a little longer than the window: by its own count it delivered at this rate.
-    return extra * wall_ns / 1000 / samples, extra * 100, tool_ns / 1000 / samples, samples / (wall_ns / 1e9), job_ns / 1e6
+    samples = rate * wall_s
+    extra = stolen_between(before, after) - without
+    return extra * wall_s * 1e6 / samples, extra * 100, window_ns / 1000 / samples, rate, (set_up - job_began) / 1e6, job_ns / 1e6
 
 
 def cpu_alone(tool, hz, seconds):
-    """(tool's CPU us per sample while it samples, Hz, its CPU us per second). From half a second on, when all that has to be set up is."""
-    tool.start(hz)
-    time.sleep(0.5)
-    before_ns, began = tool.tool_cpu_ns(), time.monotonic()
+    """(tool's CPU us per sample while it samples, Hz, its CPU us per second), once it is set up."""
+    begin(tool, hz)
+    before_ns, began = cpu_ns(tool), time.monotonic()
     time.sleep(seconds)
-    used_us, took = (tool.tool_cpu_ns() - before_ns) / 1000, time.monotonic() - began
-    rate = tool.stop() / (took + 0.5)
+    used_us, took = (cpu_ns(tool) - before_ns) / 1000, time.monotonic() - began
+    tool.stop()
+    rate = tool.samples() / (took + SET_UP_SECONDS)
     return (used_us / (rate * took), rate, used_us / took) if rate else None
 
 
@@ -277,17 +278,19 @@ def report(options, hz, results):
     rows = []
     for name, values in results.items():
         if not values:
-            rows.append((TOOLS[name].name, "no samples", "", "", "", "", "", ""))
+            rows.append((TOOLS[name].name, "no samples", "", "", "", "", "", "", ""))
             continue
-        stolen, slowdown, cpu, rate, job = (list(column) for column in zip(*values))
+        stolen, slowdown, cpu, rate, set_up, job = (list(column) for column in zip(*values))
         ours = [value[0] for value in results.get("sprofd", [])]
-        our_jobs = [value[4] for value in results.get("sprofd", [])]
+        our_jobs = [value[5] for value in results.get("sprofd", [])]
         rows.append((TOOLS[name].name, f"{statistics.median(rate):.0f}", with_interval(stolen), spread(slowdown, 3),
-                     spread(cpu) if name != "gperftools" else "in the target", "" if name == "sprofd" else verdict(ours, stolen), with_interval(job),
+                     "" if name == "sprofd" else verdict(ours, stolen), with_interval(set_up), spread(cpu) if name != "gperftools" else "in the target",
+                     with_interval(job),
                      "" if name == "sprofd" else verdict(our_jobs, job)))  # fmt: skip
     print(f"### {hz} Hz, {options.depth} frames, {options.pairs} pairs of {options.seconds} s\n")
-    table(["tool", "delivered Hz", "taken from the target, us per sample", "slowdown of the target, %", "CPU of the tool while it samples, us per sample",
-           "sprofd against it: taken, us per sample", "CPU of the whole job, ms", "sprofd against it: whole job, ms"], rows)  # fmt: skip
+    table(["tool", "delivered Hz", "taken from the target, us per sample", "slowdown of the target, %", "sprofd against it: taken, us per sample",
+           "CPU of the tool until it is set up, ms", "CPU of the tool while it samples, us per sample",
+           "CPU of the whole job, ms", "sprofd against it: whole job, ms"], rows)  # fmt: skip
 
 
 def main():

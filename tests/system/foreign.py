@@ -226,10 +226,10 @@ class Foreign:
         found = set()
 
         def serving():
-            for child in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split():
+            for child in harness.children_of(server.pid):
                 with contextlib.suppress(OSError):
                     if b" nobody postgres [local]" in Path(f"/proc/{child}/cmdline").read_bytes():
-                        yield int(child)
+                        yield child
 
         def find():
             nonlocal found

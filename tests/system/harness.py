@@ -65,6 +65,10 @@ def cpu_ns(pid):
     return time.clock_gettime_ns((~pid << 3) | 2)
 
 
+def children_of(pid):
+    return [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
+
+
 def let_run(pid, seconds):
     """Returns when the process has used so much more CPU time, however busy the machine is."""
     goal = cpu_ns(pid) + seconds * 1e9

@@ -166,10 +166,12 @@ class Process(Case):
                 daemon = Daemon(self)
                 target = Target(self, "spin")
                 daemon.attach(target.pid, 999)
+                readers = harness.children_of(daemon.pid())
+                self.assertTrue(readers, "sprofd-elf does not run")
                 self.assertEqual(daemon.stop(number_), 0, daemon.log())
                 self.assertFalse(os.path.exists(daemon.socket), "the socket is left")
                 self.assertIsNone(target.process.poll(), "the target did not survive")
-                self.assertFalse(children_of(daemon.pid()), "sprofd-elf is left")
+                harness.wait_for(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in readers), 5, "the end of sprofd-elf")
 
     def test_ends_in_the_middle_of_a_pull(self):
         daemon = Daemon(self)
@@ -193,7 +195,7 @@ class Process(Case):
         daemon.attach(target.pid, 999)
         time.sleep(0.3)
         daemon.pull_bytes(target.pid)
-        readers = children_of(daemon.pid())
+        readers = harness.children_of(daemon.pid())
         self.assertTrue(readers, "sprofd-elf does not run")
         daemon.process.kill()
         daemon.process.wait()
@@ -210,7 +212,7 @@ class Process(Case):
         daemon.attach(target.pid, 999)
         time.sleep(0.3)
         daemon.pull_bytes(target.pid)
-        for pid in children_of(daemon.pid()):
+        for pid in harness.children_of(daemon.pid()):
             os.kill(pid, signal.SIGKILL)
         harness.wait_for(lambda: number(daemon.status(), "reader_restarts") > 0 or daemon.pull(target.pid), 10, "a restart")
 
@@ -274,11 +276,6 @@ class Process(Case):
                 done = subprocess.run([program, flag], capture_output=True, text=True, timeout=10)
                 self.assertEqual((done.returncode, done.stderr), (0, ""))
                 self.assertGreater(len(done.stdout), 5)
-
-
-def children_of(pid):
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
-    return [int(word) for word in children.stdout.split()]
 
 
 if __name__ == "__main__":

@@ -245,7 +245,7 @@ class Python(Case):
             ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", inside, text], stdout=subprocess.PIPE)
         self.addCleanup(harness.end, process)
         process.stdout.readline()
-        pid = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+        (pid,) = harness.children_of(process.pid)
         profile = self.attach_and_pull(pid, 1)
         self.assertGreater(sum(s.values[0] for s in profile.samples if "contained" in dict(python_frames(s))), 0.97 * profile.count())
 

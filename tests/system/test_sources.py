@@ -122,7 +122,7 @@ class Sources(Case):
             ["unshare", "--mount", "--pid", "--fork", "--kill-child", "chroot", root, "/bin/jitter"], stdout=subprocess.PIPE)
         self.addCleanup(harness.end, process)
         self.assertEqual(json.loads(process.stdout.readline())["ready"], 1)
-        pid = int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+        (pid,) = harness.children_of(process.pid)
         profile = self.profile(pid)
         found = self.functions(profile)
         self.assertGreater(found["jit_hot"][0], 0.5 * profile.count(), found)

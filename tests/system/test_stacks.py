@@ -178,8 +178,7 @@ class Attach(harness.Case):
         """The reader is stopped: the attach goes on without it, and says so of its samples."""
         spin = harness.Target(self, "spin")
         self.daemon.attach(spin.pid)
-        children = Path(f"/proc/{self.daemon.pid()}/task").glob("*/children")
-        readers = [int(pid) for file in children for pid in file.read_text().split()]
+        readers = harness.children_of(self.daemon.pid())
         self.assertEqual(len(readers), 1)
         process = self.python()
         os.kill(readers[0], signal.SIGSTOP)

@@ -338,8 +338,8 @@ class Table(Case):
         self.addCleanup(harness.end, process)
         self.assertTrue(select.select([process.stdout], [], [], 10)[0])
         self.assertIn(b"ready", process.stdout.readline())
-        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        return int(child)
+        (child,) = harness.children_of(process.pid)
+        return child
 
     def test_in_a_pid_namespace(self):
         self.assert_all(*self.sample(self.in_namespaces("--pid")), A, "table_root")

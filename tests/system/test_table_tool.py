@@ -208,7 +208,7 @@ class RightWriters(Table):
                 outer = subprocess.Popen(["unshare", "--kill-child", *args, GREENRT, "--seconds=60"], stdout=subprocess.PIPE)
                 self.addCleanup(harness.end, outer)
                 ready = json.loads(outer.stdout.readline())["ready"]
-                pid = int(Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()[0])
+                (pid,) = harness.children_of(outer.pid)
                 table = self.table(pid)
                 self.assertEqual(codes(table), {code, "threads-missing"}, table["findings"])
                 self.assertEqual((table["tgid"], table["errors"], table["warnings"]), (ready, 0, 0))
