@@ -38,6 +38,15 @@ int touch_ring(void *ctx __attribute__((unused)))
 
 struct news news[MAX_TARGET_SLOTS];
 
+/* The kernel keeps names padded with zeros; but another thread may be writing this one just now. */
+static __always_inline void take_name(struct record *record, struct task_struct *task)
+{
+	__u64 *to = (__u64 *)record->comm;
+	const __u64 *from = (const __u64 *)task->comm;
+	to[0] = from[0];
+	to[1] = from[1] & ~(0xffull << 56);
+}
+
 static void fill_header(struct record *record, struct task_struct *task, struct perf_event *event, __u64 cookie,
 			__u32 serial)
 {
@@ -48,7 +57,6 @@ static void fill_header(struct record *record, struct task_struct *task, struct 
 	record->pid = number_in_daemon_namespace(task->group_leader);
 	record->tid = number_in_daemon_namespace(task);
 	record->cpu = bpf_get_smp_processor_id();
-	record->time_ns = bpf_ktime_get_ns();
 	record->thread_start_ns = task->start_boottime;
 	record->task = (__u64)task;
 	record->runtime_ns = runtime_of(task, event, cookie & COOKIE_CPU_CLOCK);
@@ -58,7 +66,7 @@ static void fill_header(struct record *record, struct task_struct *task, struct 
 	record->n_segments = 0;
 	record->thread_flags = 0;
 	record->n_barriers = 0;
-	bpf_get_current_comm(record->comm, sizeof(record->comm));
+	take_name(record, task);
 }
 
 /* Segments and barriers go behind the frames. The words of the record's variable part, or 0: none can be (never; said for the verifier). */
@@ -103,7 +111,7 @@ static bool is_news(const struct record *record)
 	return true;
 }
 
-static enum outcome output(struct walk *walk, __u32 n_kernel)
+static enum outcome output(struct walk *walk, __u32 n_kernel, __u64 now_ns)
 {
 	struct record *record = (void *)walk->record;
 	record->n_kernel = (__u16)n_kernel;
@@ -120,6 +128,7 @@ static enum outcome output(struct walk *walk, __u32 n_kernel)
 	if (bytes > sizeof(*record) + sizeof(walk->frames))
 		return OUTCOME_NO_SCRATCH; /* never; said for the verifier */
 	record->bytes = bytes;
+	record->time_ns = now_ns;
 	/* Waking the daemon for each record would cost more than the record: it is woken when there is much to read, or something new. */
 	bool wake = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes || is_news(record);
 	__u64 wakeup = wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;

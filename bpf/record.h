@@ -42,7 +42,7 @@ struct record {
 	__u32 pid; /* in the daemon's pid namespace; 0: not visible there */
 	__u32 tid;
 	__u32 cpu;
-	__u64 time_ns;         /* bpf_ktime_get_ns */
+	__u64 time_ns;         /* bpf_ktime_get_ns, after the walk */
 	__u64 thread_start_ns; /* task->start_boottime: with tid, the thread's identity */
 	__u64 task;       /* goes on under another identity when a thread other than the leader executes a program */
 	__u64 runtime_ns; /* CPU time of the thread so far */

@@ -274,7 +274,8 @@ static __u32 walk_kernel(struct bpf_perf_event_data *ctx, struct walk *walk)
 	return n > RECORD_MAX_KERNEL_FRAMES ? RECORD_MAX_KERNEL_FRAMES : n;
 }
 
-static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *event, __u64 cookie, __u64 config_word)
+static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *event, __u64 cookie, __u64 config_word,
+			    __u64 *ret_now_ns)
 {
 	struct target_config config = {
 		.serial = (__u32)config_word,
@@ -303,14 +304,15 @@ static enum outcome capture(struct bpf_perf_event_data *ctx, struct perf_event *
 	__u32 n_kernel = walk_kernel(ctx, walk);
 	walk->first = n_kernel;
 	walk_user(ctx, task, walk, COOKIE_SLOT(cookie), config.flags);
-	return output(walk, n_kernel);
+	*ret_now_ns = bpf_ktime_get_ns();
+	return output(walk, n_kernel, *ret_now_ns);
 }
 
 SEC("perf_event")
 int sample(struct bpf_perf_event_data *ctx)
 {
 	struct perf_event *event = event_of(ctx);
-	__u64 cookie = BPF_CORE_READ(event, attr.sig_data);
+	__u64 cookie = event_word(event, attr.sig_data);
 	__u32 slot = COOKIE_SLOT(cookie) & (MAX_TARGET_SLOTS - 1);
 	struct target_counters *count = bpf_map_lookup_elem(&counters, &slot);
 	if (!count)
@@ -318,9 +320,11 @@ int sample(struct bpf_perf_event_data *ctx)
 	count->entries++;
 	/* Linux 6.1 forgets the bounds of what has been on the stack, so they are said again. */
 	__u64 config_word = *(volatile __u64 *)&targets[slot & (MAX_TARGET_SLOTS - 1)];
-	enum outcome outcome = capture(ctx, event, cookie, config_word);
+	__u64 now_ns = 0;
+	enum outcome outcome = capture(ctx, event, cookie, config_word, &now_ns);
 	if (outcome < OUTCOME_COUNT) /* always; said for the verifier */
 		count->outcomes[outcome]++;
-	count->late_periods += late_periods(event, cookie); /* last: what we take ourselves may make it late */
+	/* By the record's time, which is taken after the walk: what we take ourselves may make it late. */
+	count->late_periods += late_periods(event, cookie, now_ns ? now_ns : bpf_ktime_get_ns());
 	return 0;
 }

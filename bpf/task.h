@@ -13,26 +13,43 @@ enum {
 const volatile __u32 daemon_pid_namespace;               /* inum of the daemon's */
 __u32 pid_namespace_level = MAX_PID_NAMESPACE_LEVEL + 1; /* of the daemon's, learned at the first sample */
 
+/* --- words of the kernel --- */
+
+/* Since Linux 6.2. */
+extern void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
+
+/* The word at an address that the verifier knows nothing of; 0 where there is none. By a plain load where the kernel can be told that the word is the
+ * first of some structure: the five of a sample took 75 ns by calls of the helper. */
+static __always_inline __u64 kernel_word(const void *address)
+{
+	if (bpf_rdonly_cast) {
+		const struct pt_regs___kernel *any =
+			bpf_rdonly_cast(address, bpf_core_type_id_kernel(struct pt_regs___kernel));
+		return any->r15; /* the first, on x86-64 */
+	}
+	__u64 word = 0;
+	bpf_probe_read_kernel(&word, sizeof(word), address);
+	return word;
+}
+
 /* --- the event --- */
 
 static struct perf_event *event_of(struct bpf_perf_event_data *ctx)
 {
-	const struct bpf_perf_event_data_kern *kern = (void *)ctx;
-	return BPF_CORE_READ(kern, event);
+	return (void *)kernel_word((void *)ctx + bpf_core_field_offset(struct bpf_perf_event_data_kern, event));
 }
+
+#define event_word(event, field) kernel_word((void *)(event) + bpf_core_field_offset(struct perf_event, field))
 
 /* How many whole periods the event's timer is late: with interrupts off for so long, or while a hypervisor ran something else. The kernel
  * counts them as time of the event, and goes on with the next (kernel/events/core.c, perf_swevent_hrtimer). */
-static __u64 late_periods(struct perf_event *event, __u64 cookie)
+static __u64 late_periods(struct perf_event *event, __u64 cookie, __u64 now_ns)
 {
-	__s64 due_ns = 0;
-	__u64 period_ns = 0;
 	if (!(cookie & COOKIE_CPU_CLOCK))
 		return 0;
-	bpf_core_read(&due_ns, sizeof(due_ns), &event->hw.hrtimer.node.expires);
-	bpf_core_read(&period_ns, sizeof(period_ns), &event->hw.sample_period);
-	__u64 now_ns = bpf_ktime_get_ns();
-	return period_ns && now_ns > (__u64)due_ns ? (now_ns - (__u64)due_ns) / period_ns : 0;
+	__u64 due_ns = event_word(event, hw.hrtimer.node.expires);
+	__u64 period_ns = event_word(event, hw.sample_period);
+	return period_ns && now_ns > due_ns ? (now_ns - due_ns) / period_ns : 0;
 }
 
 /* CPU time of the thread up to now: what the scheduler has booked, and what it has not yet. The cpu-clock's own reading, taken
@@ -47,11 +64,8 @@ static __u64 runtime_of(struct task_struct *task, struct perf_event *event, bool
 		clock_task = rq->clock_task;
 	}
 	now = clock;
-	if (cpu_clock) {
-		long reading = 0;
-		bpf_core_read(&reading, sizeof(reading), &event->hw.prev_count);
-		now = (__u64)reading;
-	}
+	if (cpu_clock)
+		now = event_word(event, hw.prev_count);
 	__u64 unbooked = now - (clock - clock_task) - task->se.exec_start;
 	return task->se.sum_exec_runtime + (unbooked < MAX_UNBOOKED_NS ? unbooked : 0); /* else the clocks disagree */
 }
@@ -129,12 +143,16 @@ static bool user_registers(struct bpf_perf_event_data *ctx, struct task_struct *
 {
 	if (!task->mm || (task->flags & TASK_PF_KTHREAD))
 		return false;
-	struct pt_regs___kernel *entry = (void *)bpf_task_pt_regs(task);
-	if (kernel_mode)
+	if (kernel_mode) {
+		struct pt_regs___kernel *entry = (void *)bpf_task_pt_regs(task);
 		take_entry_registers(ret, entry);
-	else
+		*ret_cs = entry->cs;
+	} else {
 		take_interrupted_registers(ret, &ctx->regs);
-	*ret_cs = entry->cs;
+		__u64 cs = ctx->regs.cs;
+		UNWIND_OPAQUE(cs); /* or the loads of both branches become one, by a pointer that is either's */
+		*ret_cs = cs;
+	}
 	ret->known = UNWIND_KNOWN_ALL;
 	ret->pc_is_exact = 1;
 	return ret->pc != 0;
