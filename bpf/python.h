@@ -32,8 +32,9 @@ struct python_walk {
 	__u32 too_deep;  /* frames were left out */
 	__u32 has_new;   /* some code object is new to the daemon */
 	__u32 reserved;
-	__u64 frame[16]; /* as read; a power of two above PYTHON_FRAME_WORDS */
-	__u64 code[32];  /* the same for PYTHON_CODE_WORDS */
+	/* As read; powers of two above PYTHON_FRAME_WORDS and PYTHON_CODE_WORDS. Aligned, copies are made sooner. */
+	__u64 frame[16] __attribute__((aligned(64)));
+	__u64 code[32] __attribute__((aligned(64)));
 	__u64 entries[RECORD_MAX_PYTHON_RUNS];
 	struct record_python_frame frames[RECORD_MAX_PYTHON_FRAMES];
 	struct record_python_run runs[RECORD_MAX_PYTHON_RUNS];
