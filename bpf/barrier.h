@@ -48,6 +48,7 @@ struct barrier_reader {
 	struct sprof_stack record BARRIER_COPY; /* of `stack` */
 	struct barrier_stack stack;
 	struct sprof_range range; /* found by barrier_in_range */
+	__u64 entry;              /* the trampoline's entry that was met last; ~0: none yet */
 	struct sprof_barrier window[BARRIER_WINDOW] BARRIER_COPY;
 };
 

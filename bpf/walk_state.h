@@ -65,6 +65,7 @@ static inline void walk_reset(struct walk *walk)
 	walk->flags = 0;
 	walk->thread_at = walk->stop_sp = 0;
 	walk->table.stack.address = walk->table.stack.lo = walk->table.stack.hi = 0;
+	walk->table.entry = ~0ull;
 }
 
 /* --- frames and segments --- */

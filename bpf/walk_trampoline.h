@@ -14,6 +14,17 @@ static inline int walk_may_be_trampoline(const struct table_config *table, __u64
 	return pc >= table->trampolines.lo && pc <= table->trampolines.hi;
 }
 
+/* Whether pc is what stands in hijacked slots. Nearly all barriers of a stack lead to the same trampoline. */
+static inline int walk_is_entry(struct walk *walk, const struct table_config *table, __u64 pc)
+{
+	if (pc == walk->table.entry)
+		return 1;
+	if (!barrier_is_entry(table, pc))
+		return 0;
+	walk->table.entry = pc;
+	return 1;
+}
+
 /* The next frame is where this barrier leads. UNWIND_GOES_ON, or the end. */
 static inline int walk_take_barrier(struct walk *walk, const struct table_config *table, __u64 slot, __u64 original_pc)
 {
@@ -101,7 +112,7 @@ static inline int walk_check_frame(struct walk *walk, const struct table_config 
 	if (!walk_may_be_trampoline(table, pc))
 		return UNWIND_GOES_ON;
 	__u32 exact = walk->registers.pc_is_exact;
-	if (!exact && barrier_is_entry(table, pc))
+	if (!exact && walk_is_entry(walk, table, pc))
 		return walk_pass_barrier(walk, table, slot);
 	if (barrier_in_range(&walk->table, table, exact ? pc : pc - 1, BARRIER_KIND(TRAMPOLINE)) && !MUTANT(interior))
 		return walk_leave_trampoline(walk, table, memory);
