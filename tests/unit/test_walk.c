@@ -251,6 +251,25 @@ START_TEST(rule_12_by_slot_or_not_at_all)
 }
 END_TEST
 
+START_TEST(rule_12_trampolines_of_several_entries)
+{
+	enum { OTHER = 0x700080 };
+	const struct sprof_range range = {.lo = OTHER, .hi = OTHER + 0x10, .kind = SPROF_RANGE_TRAMPOLINE};
+	struct unwind_registers r = on_user();
+	ck_assert_int_ge(sprof_range_add(world_table, &range), 0);
+	world_configure();
+	for (size_t i = 0; i < 3; i++)
+		world_hijack(user, r, i);
+	const uint64_t *frame = (const uint64_t *)(uintptr_t)r.fp; // NOLINT(performance-no-int-to-ptr)
+	*(uint64_t *)(uintptr_t)(*frame + 8) = OTHER;              // NOLINT(performance-no-int-to-ptr)
+	expect_stack(world_sample(r), STACK_END_ROOT, LEAF_FRAMES);
+	ck_assert_uint_eq(world_walk.n_barriers, 3);
+	ck_assert_uint_eq(world_walk.table.entry, TRAMPOLINE);
+	walk_reset(&world_walk); /* the next may be of a process where other code is there */
+	ck_assert_uint_eq(world_walk.table.entry, ~0ull);
+}
+END_TEST
+
 START_TEST(rule_12_many_barriers)
 {
 	enum { DEPTH = 190 };
@@ -820,20 +839,20 @@ CHECK_MAIN("walk", 20, walks_under_the_lock, without_a_record_a_thread_is_native
 	   rule_1_an_unknown_start_stack_is_native_and_enters_a_known_one, rule_1_from_above_too,
 	   rule_1_nowhere_in_the_middle_of_a_switch, rule_6_a_locked_user_stack_is_not_walked, rule_7_whose_stack_it_is,
 	   rule_10_a_held_lock_is_not_tried_again, rule_16_a_stack_that_changed_is_dropped,
-	   rule_12_hijacked_return_addresses, rule_12_by_slot_or_not_at_all, rule_12_many_barriers,
-	   rule_12_deeper_than_the_record, rule_12_after_a_jump_over_many_frames, rule_12_on_the_system_stack,
-	   rule_13_in_the_trampoline, rule_13_in_the_trampoline_of_a_table_that_is_not_there,
-	   rule_13_in_a_helper_of_the_trampoline, rule_14_no_trampoline_in_two_frames,
-	   rule_2_foreign_code_and_its_managed_caller, T1_a_locked_foreign_stack_is_not_walked,
-	   T2_the_lock_of_the_stack_that_is_walked, T3_and_of_no_other, a_context_that_moves_before_the_lock,
-	   foreign_code_on_the_caller_s_own_stack, rule_11_a_callback_has_no_foreign_context,
-	   rule_4_from_the_system_to_the_user_stack, guard_rule_5_a_locked_user_stack_leaves_the_system_stack,
-	   rule_16_back_to_the_jump, rule_15_a_jump_takes_the_barriers_along,
-	   T4_from_the_libcall_context_on_the_same_stack, rule_8_after_a_walk_that_was_dropped,
-	   rule_8_and_the_frames_of_python, rule_8_after_a_stack_whose_record_is_not_there,
-	   native_code_on_the_system_stack_goes_on_at_the_libcall, T5_what_is_checked_is_what_was_taken,
-	   a_fiber_goes_on_in_whoever_resumed_it, fibers_in_a_circle, a_frame_at_the_top_is_the_last,
-	   a_thread_that_switches, another_thread_of_the_same_number, a_stack_that_is_gone,
-	   a_thread_beyond_its_first_place, ranges_that_changed, another_table_in_the_place_of_one,
-	   ranges_that_change_during_the_walk, a_switch_that_is_announced_and_not_made, a_table_that_is_not_there,
-	   a_child_that_shares_memory)
+	   rule_12_hijacked_return_addresses, rule_12_by_slot_or_not_at_all, rule_12_trampolines_of_several_entries,
+	   rule_12_many_barriers, rule_12_deeper_than_the_record, rule_12_after_a_jump_over_many_frames,
+	   rule_12_on_the_system_stack, rule_13_in_the_trampoline,
+	   rule_13_in_the_trampoline_of_a_table_that_is_not_there, rule_13_in_a_helper_of_the_trampoline,
+	   rule_14_no_trampoline_in_two_frames, rule_2_foreign_code_and_its_managed_caller,
+	   T1_a_locked_foreign_stack_is_not_walked, T2_the_lock_of_the_stack_that_is_walked, T3_and_of_no_other,
+	   a_context_that_moves_before_the_lock, foreign_code_on_the_caller_s_own_stack,
+	   rule_11_a_callback_has_no_foreign_context, rule_4_from_the_system_to_the_user_stack,
+	   guard_rule_5_a_locked_user_stack_leaves_the_system_stack, rule_16_back_to_the_jump,
+	   rule_15_a_jump_takes_the_barriers_along, T4_from_the_libcall_context_on_the_same_stack,
+	   rule_8_after_a_walk_that_was_dropped, rule_8_and_the_frames_of_python,
+	   rule_8_after_a_stack_whose_record_is_not_there, native_code_on_the_system_stack_goes_on_at_the_libcall,
+	   T5_what_is_checked_is_what_was_taken, a_fiber_goes_on_in_whoever_resumed_it, fibers_in_a_circle,
+	   a_frame_at_the_top_is_the_last, a_thread_that_switches, another_thread_of_the_same_number,
+	   a_stack_that_is_gone, a_thread_beyond_its_first_place, ranges_that_changed,
+	   another_table_in_the_place_of_one, ranges_that_change_during_the_walk,
+	   a_switch_that_is_announced_and_not_made, a_table_that_is_not_there, a_child_that_shares_memory)
