@@ -38,7 +38,8 @@ enum outcome {
 	  "an address that is in no code that is known, and where the frame pointer leads to no caller")           \
 	X(COMPAT, compat, 0, "32-bit code: only the sampled address is known")                                     \
 	X(UNREADABLE, unreadable, 0, "stack memory could not be read at the moment of the sample")                 \
-	X(TOO_DEEP, too_deep, 0, "deeper than the record holds")                                                   \
+	X(TOO_DEEP, too_deep, 0, "deeper than is walked: the leaf's end alone")                                    \
+	X(CUT, cut, 0, "deeper than the record holds: both ends are there, the frames between left out")           \
 	X(OUTERMOST, outermost, 1,                                                                                 \
 	  "the outermost frame, as its unwind information says: _start, or where a thread begins")                 \
 	X(TABLES_NOT_READY, tables_not_ready, 0,                                                                   \

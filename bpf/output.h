@@ -56,7 +56,7 @@ static void fill_header(struct record *record, struct task_struct *task, struct 
 	record->generation = COOKIE_GENERATION(cookie);
 	record->pid = number_in_daemon_namespace(task->group_leader);
 	record->tid = number_in_daemon_namespace(task);
-	record->cpu = bpf_get_smp_processor_id();
+	record->cpu = (__u16)bpf_get_smp_processor_id();
 	record->thread_start_ns = task->start_boottime;
 	record->task = (__u64)task;
 	record->runtime_ns = runtime_of(task, event, cookie & COOKIE_CPU_CLOCK);
@@ -115,6 +115,7 @@ static enum outcome output(struct walk *walk, __u32 n_kernel, __u64 now_ns)
 {
 	struct record *record = (void *)walk->record;
 	record->n_kernel = (__u16)n_kernel;
+	record->n_left_out = (__u16)walk_keep_ends(walk);
 	record->n_user = (__u16)walk->n;
 	record->n_segments = (__u8)walk->n_segments;
 	record->n_barriers = (__u16)walk->n_barriers;

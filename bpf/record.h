@@ -5,7 +5,9 @@
 #include "bpf/outcome.h"
 
 enum {
-	RECORD_MAX_USER_FRAMES = 1024,
+	RECORD_LEAF_FRAMES = 1024, /* user frames; those beyond are a ring */
+	RECORD_ROOT_FRAMES = 256,  /* a power of two */
+	RECORD_MAX_USER_FRAMES = RECORD_LEAF_FRAMES + RECORD_ROOT_FRAMES,
 	RECORD_MAX_KERNEL_FRAMES = 127,
 	RECORD_MAX_SEGMENTS = 32,
 	RECORD_MAX_PYTHON_FRAMES = 512,
@@ -31,7 +33,8 @@ enum record_flag {
 	RECORD_NEW_PYTHON = 8,    /* a code object that may be new to the daemon: read it while it is there */
 };
 
-/* One sample: header, then n_kernel + n_user addresses, kernel first, each part leaf first; then, of a process that publishes a barrier-lock
+/* One sample: header, then n_kernel + n_user addresses, kernel first, each part leaf first (but of a stack with frames left out
+ * between, those beyond RECORD_LEAF_FRAMES are a ring, whose first is number n_left_out % RECORD_ROOT_FRAMES); then, of a process that publishes a barrier-lock
  * table, n_segments struct record_segment and n_barriers words (BARRIER_WORD); then, of one that runs CPython, n_python struct record_python_frame, leaf first,
  * and n_python_runs struct record_python_run, which take as many of them each. */
 struct record {
@@ -41,7 +44,8 @@ struct record {
 	__u16 generation;
 	__u32 pid; /* in the daemon's pid namespace; 0: not visible there */
 	__u32 tid;
-	__u32 cpu;
+	__u16 cpu;
+	__u16 n_left_out; /* user frames that were walked and are not here: between, when n_user is the maximum; else behind */
 	__u64 time_ns;         /* bpf_ktime_get_ns, after the walk */
 	__u64 thread_start_ns; /* task->start_boottime: with tid, the thread's identity */
 	__u64 task;       /* goes on under another identity when a thread other than the leader executes a program */
@@ -71,7 +75,7 @@ struct record_python_frame {
 /* The frames that one call of the interpreter executes. Those that no run has are of a call that was not found. */
 struct record_python_run {
 	__u16 n;
-	__u16 c_frame; /* which of the user frames that call is; RECORD_NO_C_FRAME: the walk did not come so far */
+	__u16 c_frame; /* which of the user frames that call is, those left out counted; RECORD_NO_C_FRAME: the walk did not come so far */
 	__u32 reserved;
 };
 

@@ -31,7 +31,7 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 {
 	__u64 slot = 0;
 	__u64 pc = walk->registers.pc;
-	if (walk->n >= WALK_FRAMES) {
+	if (walk->n >= (table ? WALK_FRAMES : WALK_FRAMES + WALK_BEYOND)) {
 		walk_close_segment(walk, STACK_END_TOO_DEEP);
 		return;
 	}
@@ -91,6 +91,19 @@ static inline long walk_step(struct walk *walk, const struct table_config *table
 }
 
 /* --- afterwards --- */
+
+/* Settles how many user frames leave with the record; how many were walked beside them. Where the root was not come to, those beyond the leaf's end belong
+ * to neither end. */
+static inline __u32 walk_keep_ends(struct walk *walk)
+{
+	__u32 n = walk->n, kept = n;
+	if (n > WALK_FRAMES && walk->end == STACK_END_TOO_DEEP)
+		kept = WALK_FRAMES;
+	else if (n > RECORD_MAX_USER_FRAMES)
+		kept = RECORD_MAX_USER_FRAMES;
+	walk->n = kept;
+	return n - kept;
+}
 
 /* Rule 16, and rule 7: reads the versions of all stacks whose lock was taken again, the last first. */
 static inline void walk_read_version(struct walk *walk, const struct table_config *table, __u32 i, void *memory)

@@ -5,9 +5,10 @@
 #include "bpf/python.h"
 
 enum {
-	WALK_FRAMES = RECORD_MAX_USER_FRAMES,
-	WALK_STEPS = WALK_FRAMES + 2 * RECORD_MAX_SEGMENTS,
-	WALK_WORDS = RECORD_MAX_KERNEL_FRAMES + WALK_FRAMES,
+	WALK_FRAMES = RECORD_LEAF_FRAMES,
+	WALK_BEYOND = 4096, /* frames, of which the last are kept: for stacks without segments */
+	WALK_STEPS = WALK_FRAMES + WALK_BEYOND + 2 * RECORD_MAX_SEGMENTS,
+	WALK_WORDS = RECORD_MAX_KERNEL_FRAMES + RECORD_MAX_USER_FRAMES,
 	WALK_SEGMENT_WORDS = RECORD_MAX_SEGMENTS * sizeof(struct record_segment) / sizeof(__u64),
 	WALK_TAIL_WORDS = WALK_SEGMENT_WORDS + WALK_FRAMES,
 	WALK_PYTHON_WORDS = RECORD_MAX_PYTHON_FRAMES * sizeof(struct record_python_frame) / sizeof(__u64),
@@ -37,8 +38,8 @@ struct walk {
 	__u32 next;                /* enum walk_next */
 	__u32 tid;                 /* in its innermost pid namespace */
 	__u32 end;                 /* enum stack_end, of the whole walk */
-	__u32 n;                   /* user frames */
-	__u32 first;               /* where they begin in frames: behind the kernel's */
+	__u32 n;     /* user frames; of those beyond WALK_FRAMES the last RECORD_ROOT_FRAMES are there, in a ring */
+	__u32 first; /* where they begin in frames: behind the kernel's */
 	__u32 n_segments, n_barriers;
 	__u32 flags;                 /* enum record_flag */
 	__u32 n_candidates, entered; /* entered: the candidate that was come upon */
@@ -53,6 +54,7 @@ struct walk {
 	__u64 frames[WALK_WORDS + WALK_TAIL_WORDS + WALK_PYTHON_WORDS + RECORD_MAX_PYTHON_RUNS];
 };
 _Static_assert(sizeof(struct record) % sizeof(__u64) == 0, "frames follow without a gap");
+_Static_assert(WALK_FRAMES % RECORD_ROOT_FRAMES == 0, "the ring begins at its first place");
 
 /* What is left of the last sample does not count. */
 static inline void walk_reset(struct walk *walk)
@@ -72,8 +74,11 @@ static inline void walk_reset(struct walk *walk)
 
 static inline void walk_add_frame(struct walk *walk, __u64 pc)
 {
-	__u32 n = walk->n, place = walk->first + n;
-	if (n >= WALK_FRAMES || place >= WALK_WORDS)
+	__u32 n = walk->n;
+	__u32 place = n < WALK_FRAMES ? n : WALK_FRAMES + n % RECORD_ROOT_FRAMES;
+	UNWIND_OPAQUE(place);
+	place += walk->first;
+	if (place >= WALK_WORDS)
 		return;
 	walk->frames[place] = pc;
 	walk->n = n + 1;

@@ -10,6 +10,8 @@ enum { SAMPLE_COMM_BYTES = 16 };
 #define SAMPLE_FRAME_SYSTEM        (UINT64_MAX - 1) /* [System]: the runtime at work, where its stack could not be walked */
 #define SAMPLE_FRAME_GC            (UINT64_MAX - 2) /* [GC]: the same, for its collector */
 #define SAMPLE_FRAME_EXTERNAL_CODE (UINT64_MAX - 3) /* [ExternalCode]: code that is in no known text */
+#define SAMPLE_FRAME_LEFT_OUT \
+	(UINT64_MAX - 4) /* [LeftOut]: the frames between the ends of a stack too deep for a record */
 
 /* A user frame that is a frame of CPython's: number of the code object (python_codes.h), and where in it, in bytes (RECORD_MAX_PYTHON_OFFSET). No address has
  * these upper 16 bits. */

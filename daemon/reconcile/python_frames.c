@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "model/sample.h"
+#include "reconcile/deep_stack.h"
 
 struct view {
 	const struct record_python_frame *frames;
@@ -31,7 +32,8 @@ int python_frames_check(const struct record *record)
 	for (unsigned i = 0; i < view.n_runs; i++) {
 		int c_frame = view.runs[i].c_frame;
 		n += view.runs[i].n;
-		if (n > view.n_frames || (c_frame != RECORD_NO_C_FRAME && c_frame >= record->n_user) ||
+		if (n > view.n_frames ||
+		    (c_frame != RECORD_NO_C_FRAME && c_frame >= record->n_user + record->n_left_out) ||
 		    (c_frame <= last && !(c_frame == RECORD_NO_C_FRAME && last == RECORD_NO_C_FRAME)))
 			return -EBADMSG;
 		last = c_frame;
@@ -58,7 +60,7 @@ void python_frames_merge(const struct record *record, struct python_codes *codes
 	uint64_t *c_frames = room + RECORD_MAX_PYTHON_FRAMES;
 	memmove(c_frames, stack->user, n_c * sizeof(c_frames[0]));
 	for (unsigned c_frame = 0; c_frame < n_c; c_frame++) {
-		for (; run < view.n_runs && view.runs[run].c_frame == c_frame; run++)
+		for (; run < view.n_runs && deep_stack_place(record, view.runs[run].c_frame) == c_frame; run++)
 			for (unsigned end = frame + view.runs[run].n; frame < end; frame++)
 				room[n++] = frame_of(&view.frames[frame], codes);
 		/* The sampled address is exact, and all others are taken for return addresses. */

@@ -3,6 +3,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "reconcile/deep_stack.h"
 #include "reconcile/python_frames.h"
 #include "reconcile/segments.h"
 
@@ -11,7 +12,7 @@ static bool is_well_formed(const struct record *record, size_t bytes)
 	/* The ring buffer rounds up to 8 bytes; sizes come from our own program, and are checked all the same. */
 	size_t n_frames = (size_t)record->n_kernel + record->n_user;
 	return record->n_kernel <= RECORD_MAX_KERNEL_FRAMES && record->n_user <= RECORD_MAX_USER_FRAMES &&
-	       record->n_segments <= RECORD_MAX_SEGMENTS && record->n_barriers <= RECORD_MAX_USER_FRAMES &&
+	       record->n_segments <= RECORD_MAX_SEGMENTS && record->n_barriers <= RECORD_LEAF_FRAMES &&
 	       (record->n_segments > 0 || record->n_barriers == 0) &&
 	       record->bytes == sizeof(*record) + n_frames * sizeof(record->frames[0]) +
 					record->n_segments * sizeof(struct record_segment) +
@@ -20,7 +21,7 @@ static bool is_well_formed(const struct record *record, size_t bytes)
 					record->n_python_runs * sizeof(struct record_python_run) &&
 	       record->bytes <= bytes && record->user_end < STACK_END_COUNT && record->tid != 0 &&
 	       record->n_python <= RECORD_MAX_PYTHON_FRAMES && record->n_python_runs <= RECORD_MAX_PYTHON_RUNS &&
-	       record->python_end < PYTHON_END_COUNT;
+	       record->python_end < PYTHON_END_COUNT && deep_stack_check(record);
 }
 
 enum outcome reconcile_record(const struct record *record, size_t bytes, const struct maps *maps,
@@ -30,6 +31,7 @@ enum outcome reconcile_record(const struct record *record, size_t bytes, const s
 	if (bytes < sizeof(*record) || !is_well_formed(record, bytes) || python_frames_check(record) < 0 ||
 	    segments_reconcile(record, maps, room->user, &stack) < 0)
 		return OUTCOME_MALFORMED_RECORD;
+	deep_stack_join(record, room->user, &stack);
 	python_frames_merge(record, room->codes, room->user, &stack);
 	uint64_t cpu_ns;
 	struct thread_moment moment = {

@@ -128,6 +128,8 @@ static enum builder_placeholder placeholder_of(const struct stack *stack, const 
 		return PLACEHOLDER_SYSTEM;
 	if (user[i] == SAMPLE_FRAME_GC)
 		return PLACEHOLDER_GC;
+	if (user[i] == SAMPLE_FRAME_LEFT_OUT)
+		return PLACEHOLDER_LEFT_OUT;
 	if (user[i] == SAMPLE_FRAME_EXTERNAL_CODE ||
 	    (i == 0 && not_walked && maps && !maps_find(maps, user[0]) && !MUTANT(external_code)))
 		return PLACEHOLDER_EXTERNAL_CODE;

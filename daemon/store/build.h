@@ -30,6 +30,7 @@ enum builder_placeholder {
 	PLACEHOLDER_SYSTEM,
 	PLACEHOLDER_GC,
 	PLACEHOLDER_EXTERNAL_CODE,
+	PLACEHOLDER_LEFT_OUT,
 };
 
 /* The version's entry, added if need be; NULL: -ENOMEM. */

@@ -14,6 +14,7 @@ static const char *const placeholder_names[] = {
 	[PLACEHOLDER_SYSTEM] = "[System]",
 	[PLACEHOLDER_GC] = "[GC]",
 	[PLACEHOLDER_EXTERNAL_CODE] = "[ExternalCode]",
+	[PLACEHOLDER_LEFT_OUT] = "[LeftOut]",
 };
 
 struct mapping_item {

@@ -50,7 +50,23 @@ class Names(Case):
                 self.assert_chain(profile, 0.95, "deep_leaf", "deep_frame")
 
     def test_deeper_than_a_record(self):
-        target = Target(self, "deep", "--depth=2000")
+        for program in ("deep", "deep_cfi"):  # by frame pointer, and by unwind table
+            with self.subTest(program=program):
+                target = Target(self, program, "--depth=2000")
+                profile = self.profile(target, 499, 1)
+                ends = {e["name"]: int(e["count"]) for e in self.daemon.target(target.pid)["stack_ends"]}
+                self.assertGreater(ends.get("cut", 0), 0.9 * sum(ends.values()))
+                self.assertTrue(all(sample.labels.get("stack_end") == "cut" for sample in profile.samples if len(sample.locations) > 1000))
+                ends = [stack for stack, _ in profile.stacks() if "[LeftOut]" in stack]
+                self.assertGreater(len(ends), 0)
+                for stack in ends:
+                    between = stack.index("[LeftOut]")
+                    self.assertGreater(stack[:between].count("deep_frame"), 1000)
+                    self.assertGreater(stack[between:].count("deep_frame"), 240)
+                    self.assertEqual(("main", "_start"), (next(name for name in stack[between + 1 :] if name != "deep_frame"), stack[-1]))
+
+    def test_deeper_than_is_walked(self):
+        target = Target(self, "deep", "--depth=9000")
         profile = self.profile(target, 499, 1)
         ends = {e["name"]: int(e["count"]) for e in self.daemon.target(target.pid)["stack_ends"]}
         self.assertGreater(ends.get("too_deep", 0), 0.9 * sum(ends.values()))

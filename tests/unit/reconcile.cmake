@@ -1,3 +1,3 @@
-foreach(name IN ITEMS test_python_frames test_reconcile test_thread_clock)
+foreach(name IN ITEMS test_deep_stack test_python_frames test_reconcile test_thread_clock)
   sprof_unit_test(${name} reconcile)
 endforeach()
