@@ -1,7 +1,9 @@
 """Function, file, line, start line and every inlined call, at thousands of addresses: as llvm-symbolizer has them."""
+import functools
 import lzma
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import unittest
@@ -28,10 +30,16 @@ class Names(unittest.TestCase):
         cls.addClassCleanup(directory.cleanup)
         cls.directory = pathlib.Path(directory.name)
 
-    def build(self, name, *flags, compiler="g++"):
-        path = self.directory / name
+    @classmethod
+    @functools.cache
+    def built(cls, compiler, *flags):
+        path = cls.directory / f"built-{compiler}{''.join(flags)}"
         run(compiler, "-std=c++14", "-O2", *flags, "-Wl,--build-id", "-o", path, HERE / "inlines.cc")
         return path
+
+    def build(self, name, *flags, compiler="g++"):
+        """A copy of its own for each test that asks for it."""
+        return pathlib.Path(shutil.copy(self.built(compiler, *flags), self.directory / name))
 
     def assert_equal_names(self, path, n, *debug, inlined=0.3):
         known, different = compare.compare(TOOL, str(path), compare.sample(path, n), *map(str, debug))
