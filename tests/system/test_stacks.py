@@ -12,7 +12,7 @@ import harness
 from foreign import PYTHON, Foreign, c_source
 from harness import Daemon, number
 
-HZ = 7900
+HZ = 10303  # a second has enough samples
 SAMPLES = 10000
 WHOLE = 0.999
 WHOLE_OF_A_JIT = 0.99  # of the samples that are counted
