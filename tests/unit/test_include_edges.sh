@@ -17,9 +17,10 @@ fail()
 new_tree()
 {
 	rm -rf "$work/tree"
-	mkdir -p "$work/tree/bpf" "$work/tree/proto" "$work/tree/client/include/sprof" "$work/tree/client/tool"
-	for folder in base model collect reconcile symbolize store pprof serve app elf fetch; do
-		mkdir -p "$work/tree/daemon/$folder"
+	folders="base model collect reconcile symbolize store pprof serve app elf fetch"
+	# shellcheck disable=SC2086
+	(mkdir "$work/tree" && cd "$work/tree" && mkdir -p bpf proto client/include/sprof client/tool daemon && cd daemon && mkdir $folders)
+	for folder in $folders; do
 		echo '#include <stdint.h>' > "$work/tree/daemon/$folder/$folder.h"
 	done
 	echo '#include <linux/types.h>' > "$work/tree/bpf/record.h"
