@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/cleanup.h"
-#include "elf/big_array.h"
 #include "elf/cfi_frames.h"
 #include "elf/cfi_go.h"
 #include "elf/cfi_pieces.h"
@@ -32,7 +31,6 @@ static void build_free(struct build *build)
 {
 	cfi_rows_free(&build->output.rows);
 	cfi_rules_free(&build->output.rules);
-	cfi_pieces_free(&build->pieces);
 	cfi_frames_free(&build->frames);
 	cfi_go_free(&build->go);
 	if (build->sections.elf)
@@ -179,8 +177,9 @@ static int assemble(const struct build *build, uint64_t end, struct cfi_table *r
 	int r = lay_out(build, end, &header);
 	if (r < 0)
 		return r;
+	const struct cfi_rows *rows = &build->output.rows;
 	const struct cfi_rules *rules = &build->output.rules;
-	uint8_t *table = big_alloc(header.total_bytes);
+	uint8_t *table = scratch_alloc(rows->scratch, header.total_bytes);
 	if (!table)
 		return -ENOMEM;
 	memcpy(table, &header, sizeof(header));
@@ -205,11 +204,13 @@ static int assemble(const struct build *build, uint64_t end, struct cfi_table *r
 	return 0;
 }
 
-int cfi_build(int fd, struct cfi_table *ret)
+int cfi_build_in(struct scratch *scratch, int fd, struct cfi_table *ret)
 {
-	_cleanup_(build_free) struct build build = {};
+	_cleanup_(build_free) struct build build = {
+		.frames.scratch = scratch, .pieces.scratch = scratch, .output.rows.scratch = scratch};
 	uint64_t end = 0;
-	int r = cfi_sections_read(fd, &build.sections);
+	scratch_reset(scratch);
+	int r = cfi_sections_read(scratch, fd, &build.sections);
 	if (r == 0)
 		r = read_kind(&build, CFI_GO_FUNCTIONS);
 	if (r == 0)
@@ -225,8 +226,19 @@ int cfi_build(int fd, struct cfi_table *ret)
 	return r < 0 ? r : assemble(&build, end, ret);
 }
 
+int cfi_build(int fd, struct cfi_table *ret)
+{
+	struct scratch own = {};
+	int r = cfi_build_in(&own, fd, ret);
+	if (r < 0)
+		scratch_release(&own);
+	else
+		ret->own = own;
+	return r;
+}
+
 void cfi_table_free(struct cfi_table *table)
 {
-	big_free(table->bytes, table->n);
+	scratch_release(&table->own);
 	*table = (struct cfi_table){};
 }

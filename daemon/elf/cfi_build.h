@@ -9,6 +9,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/scratch.h"
+
 struct cfi_build_stats {
 	uint64_t n_fdes;
 	uint64_t n_malformed;      /* CIEs, FDEs and programs left out */
@@ -18,13 +20,16 @@ struct cfi_build_stats {
 };
 
 struct cfi_table {
-	uint8_t *bytes; /* cfi_table_free gives them back */
+	const uint8_t *bytes; /* in the scratch */
 	size_t n;
+	struct scratch own; /* of cfi_build */
 	struct cfi_build_stats stats;
 };
 
-/* fd stays the caller's; it is read with pread. Release *ret with cfi_table_free. -ENOEXEC: no ELF executable or shared library, or
+/* fd stays the caller's; it is read with pread. Resets the scratch first; the table is there until that is reset again. -ENOEXEC: no ELF executable or shared library, or
  * malformed; -EOPNOTSUPP: not for x86-64; -ENODATA: there is no CFI for any code of it; -EFBIG: more of it than we would hold
  * (CFI_MAX_ROWS, CFI_MAX_TEXT_BYTES, CFI_MAX_TABLE_BYTES, CFI_STEPS_MAX ...); -ENOMEM; errors of fstat. */
+int cfi_build_in(struct scratch *scratch, int fd, struct cfi_table *ret);
+/* The same in memory of its own, which cfi_table_free gives back. */
 int cfi_build(int fd, struct cfi_table *ret);
 void cfi_table_free(struct cfi_table *table);

@@ -2,13 +2,13 @@
 
 #include <dwarf.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "elf/big_array.h"
 #include "elf/cfi_pointer.h"
 #include "elf/dwarf_cursor.h"
 
-enum { ADDRESS_BYTES = 8 };
+enum { ADDRESS_BYTES = 8, FIRST_CIES = 64, FIRST_FDES = 1024 };
 
 /* Going through one section. */
 struct walk {
@@ -28,21 +28,6 @@ struct entry {
 	bool is_cie;
 	struct cursor body; /* behind the id */
 };
-
-static int grow(void **array, size_t *allocated, size_t n, size_t element_bytes, size_t max)
-{
-	if (n < *allocated)
-		return 0;
-	if (n >= max)
-		return -EFBIG;
-	size_t wanted = *allocated ? *allocated * 2 : 1024;
-	void *grown = big_resize(*array, *allocated * element_bytes, wanted * element_bytes);
-	if (!grown)
-		return -ENOMEM;
-	*array = grown;
-	*allocated = wanted;
-	return 0;
-}
 
 /* False: the end. In .eh_frame the id has 4 bytes whatever the length has; .debug_frame's is as long as the format says. */
 static bool next_entry(struct walk *walk, struct entry *ret)
@@ -146,11 +131,18 @@ static bool read_cie(const struct walk *walk, struct cursor in, struct cfi_cie *
 
 int cfi_frames_add_cie(struct cfi_frames *frames, const struct cfi_cie *cie)
 {
-	int r = grow((void **)&frames->cies, &frames->cies_allocated, frames->n_cies, sizeof(frames->cies[0]),
-		     CFI_CIES_MAX);
-	if (r == 0)
-		frames->cies[frames->n_cies++] = *cie;
-	return r;
+	if (frames->n_cies == frames->cies_allocated) {
+		size_t wanted = frames->cies_allocated ? 2 * frames->cies_allocated : FIRST_CIES;
+		if (frames->n_cies >= CFI_CIES_MAX)
+			return -EFBIG;
+		struct cfi_cie *grown = reallocarray(frames->cies, wanted, sizeof(*grown));
+		if (!grown)
+			return -ENOMEM;
+		frames->cies = grown;
+		frames->cies_allocated = wanted;
+	}
+	frames->cies[frames->n_cies++] = *cie;
+	return 0;
 }
 
 static int add_cie(struct walk *walk, const struct entry *entry)
@@ -210,12 +202,25 @@ static bool read_fde(struct walk *walk, const struct entry *entry, struct cfi_fd
 	return true;
 }
 
+static int grow_fdes(struct cfi_frames *frames)
+{
+	size_t wanted = frames->fdes_allocated ? 2 * frames->fdes_allocated : FIRST_FDES;
+	if (frames->n_fdes >= CFI_FDES_MAX)
+		return -EFBIG;
+	struct cfi_fde *grown = scratch_resize(frames->scratch, frames->fdes, frames->fdes_allocated * sizeof(*grown),
+					       wanted * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	frames->fdes = grown;
+	frames->fdes_allocated = wanted;
+	return 0;
+}
+
 int cfi_frames_add_fde(struct cfi_frames *frames, const struct cfi_fde *fde)
 {
 	if (fde->bytes == 0)
 		return 0;
-	int r = grow((void **)&frames->fdes, &frames->fdes_allocated, frames->n_fdes, sizeof(frames->fdes[0]),
-		     CFI_FDES_MAX);
+	int r = frames->n_fdes == frames->fdes_allocated ? grow_fdes(frames) : 0;
 	if (r == 0)
 		frames->fdes[frames->n_fdes++] = *fde;
 	return r;
@@ -274,7 +279,6 @@ int cfi_frames_read(struct cfi_frames *frames, const struct cfi_sections *sectio
 
 void cfi_frames_free(struct cfi_frames *frames)
 {
-	big_free(frames->cies, frames->cies_allocated * sizeof(frames->cies[0]));
-	big_free(frames->fdes, frames->fdes_allocated * sizeof(frames->fdes[0]));
+	free(frames->cies);
 	*frames = (struct cfi_frames){};
 }

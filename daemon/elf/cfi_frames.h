@@ -37,7 +37,8 @@ struct cfi_fde {
 };
 
 struct cfi_frames {
-	struct cfi_cie *cies; /* ascending by (section, offset) */
+	struct scratch *scratch; /* where fdes are */
+	struct cfi_cie *cies;    /* ascending by (section, offset) */
 	size_t n_cies, cies_allocated;
 	struct cfi_fde *fdes;
 	size_t n_fdes, fdes_allocated;

@@ -1,32 +1,79 @@
 #include "elf/cfi_pieces.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <stdbool.h>
 
-#include "elf/big_array.h"
+#include "bpf/cfi_table.h"
 
-/* By where they begin; then in the order of the file. */
-static int compare(const void *left, const void *right, void *context)
+enum {
+	INDEX_BITS = 22,
+	DIGIT_BITS = 11,
+	DIGITS = 3, /* of an offset */
+	DIGIT_VALUES = 1 << DIGIT_BITS,
+};
+
+_Static_assert(CFI_FDES_MAX <= 1 << INDEX_BITS, "an index fits");
+_Static_assert(CFI_MAX_TEXT_BYTES - 1 < 1ULL << (DIGIT_BITS * DIGITS), "an offset fits");
+
+/* A key is of one FDE: where it begins, from the least such place, above the INDEX_BITS of its number. */
+static size_t index_of(uint64_t key)
 {
-	const struct cfi_frames *frames = context;
-	const struct cfi_fde *a = left, *b = right;
-	if (a->start != b->start)
-		return a->start < b->start ? -1 : 1;
-	uint32_t in_a = frames->cies[a->cie].section, in_b = frames->cies[b->cie].section;
-	if (in_a != in_b)
-		return in_a < in_b ? -1 : 1;
-	return (a->program > b->program) - (a->program < b->program);
+	return key & ((1U << INDEX_BITS) - 1);
 }
 
-/* Linkers put FDEs in the order of their code, most often. */
-static void sort(const struct cfi_frames *frames, struct cfi_fde *fdes, size_t n)
+static unsigned digit(uint64_t key, unsigned number)
 {
+	return key >> (INDEX_BITS + number * DIGIT_BITS) & (DIGIT_VALUES - 1);
+}
+
+/* 0; -EFBIG. *ret_sorted: they are in the order of their code, as linkers put them most often. */
+static int make_keys(const struct cfi_fde *fdes, size_t n, uint64_t *keys, bool *ret_sorted)
+{
+	uint64_t base = fdes[0].start;
+	*ret_sorted = true;
 	for (size_t i = 1; i < n; i++) {
-		if (fdes[i].start < fdes[i - 1].start) {
-			qsort_r(fdes, n, sizeof(fdes[0]), compare, (void *)frames);
-			return;
-		}
+		base = fdes[i].start < base ? fdes[i].start : base;
+		*ret_sorted &= fdes[i].start >= fdes[i - 1].start;
 	}
+	for (size_t i = 0; i < n; i++) {
+		if (fdes[i].start - base >= CFI_MAX_TEXT_BYTES)
+			return -EFBIG;
+		keys[i] = (fdes[i].start - base) << INDEX_BITS | i;
+	}
+	return 0;
+}
+
+/* Stable, in time that no order can make longer: digit by digit, from the lowest. There are three, so that the result is in `other`. */
+static void sort_keys(uint64_t *keys, uint64_t *other, size_t n)
+{
+	for (unsigned number = 0; number < DIGITS; number++) {
+		uint32_t below[DIGIT_VALUES + 1] = {}; /* how many have a lower digit */
+		for (size_t i = 0; i < n; i++)
+			below[digit(keys[i], number) + 1]++;
+		for (size_t i = 0; i < DIGIT_VALUES; i++)
+			below[i + 1] += below[i];
+		for (size_t i = 0; i < n; i++)
+			other[below[digit(keys[i], number)]++] = keys[i];
+		uint64_t *swapped = keys;
+		keys = other;
+		other = swapped;
+	}
+}
+
+/* By where they begin; then in the order of the file, which is that of their numbers. */
+static int sort(struct scratch *scratch, const struct cfi_fde *fdes, size_t n, const uint64_t **ret)
+{
+	uint64_t *keys = scratch_alloc(scratch, 2 * n * sizeof(*keys));
+	if (!keys)
+		return -ENOMEM;
+	bool is_sorted = false;
+	int r = make_keys(fdes, n, keys, &is_sorted);
+	if (r < 0)
+		return r;
+	if (!is_sorted)
+		sort_keys(keys, keys + n, n);
+	*ret = is_sorted ? keys : keys + n;
+	return 0;
 }
 
 struct merge {
@@ -60,48 +107,53 @@ static void fill(struct merge *merge, uint64_t start, uint64_t end, uint32_t fde
 	}
 }
 
-int cfi_pieces_add(struct cfi_pieces *pieces, struct cfi_frames *frames, size_t first)
+/* Where one ends: at the next one, if that begins before. */
+static uint64_t end_of(const struct cfi_fde *fdes, const uint64_t *order, size_t n, size_t i)
+{
+	uint64_t start = fdes[index_of(order[i])].start, end = start + fdes[index_of(order[i])].bytes;
+	for (size_t next = i + 1; next < n; next++) {
+		uint64_t next_start = fdes[index_of(order[next])].start;
+		if (next_start > start)
+			return next_start < end ? next_start : end;
+	}
+	return end;
+}
+
+int cfi_pieces_add(struct cfi_pieces *pieces, const struct cfi_frames *frames, size_t first)
 {
 	size_t n = frames->n_fdes - first;
 	if (n == 0)
 		return 0;
-	struct cfi_fde *fdes = &frames->fdes[first];
+	const struct cfi_fde *fdes = &frames->fdes[first];
+	const uint64_t *order = NULL;
+	int r = sort(pieces->scratch, fdes, n, &order);
+	if (r < 0)
+		return r;
 	/* Each piece that is there splits at most one of the others. */
-	struct cfi_pieces merged = {.allocated = n + 2 * pieces->n};
-	merged.list = big_alloc(merged.allocated * sizeof(merged.list[0]));
-	if (!merged.list)
+	struct cfi_piece *list = scratch_alloc(pieces->scratch, (n + 2 * pieces->n) * sizeof(*list));
+	if (!list)
 		return -ENOMEM;
-	sort(frames, fdes, n);
-	struct merge merge = {.covered = pieces->list, .out = merged.list};
+	struct merge merge = {.covered = pieces->list, .out = list};
 	merge.covered_end = pieces->n ? pieces->list + pieces->n : pieces->list;
-	uint64_t last_end = 0;
+	uint64_t last_start = 0, last_end = 0;
 	for (size_t i = 0; i < n; i++) {
-		uint64_t start = fdes[i].start, end = start + fdes[i].bytes;
-		if (i && fdes[i - 1].start == start)
+		uint64_t start = fdes[index_of(order[i])].start;
+		if (i && last_start == start)
 			continue;
-		for (size_t next = i + 1; next < n && fdes[next].start < end; next++) {
-			if (fdes[next].start > start)
-				end = fdes[next].start;
-		}
+		last_start = start;
+		uint64_t end = end_of(fdes, order, n, i);
 		pass(&merge, start);
-		if (merge.out > merged.list && merge.out[-1].end > last_end)
+		if (merge.out > list && merge.out[-1].end > last_end)
 			last_end = merge.out[-1].end;
 		if (start < last_end)
 			start = last_end;
 		if (start >= end)
 			continue;
-		fill(&merge, start, end, (uint32_t)(first + i));
+		fill(&merge, start, end, (uint32_t)(first + index_of(order[i])));
 		last_end = merge.out[-1].end;
 	}
 	pass(&merge, UINT64_MAX);
-	merged.n = (size_t)(merge.out - merged.list);
-	cfi_pieces_free(pieces);
-	*pieces = merged;
+	pieces->list = list;
+	pieces->n = (size_t)(merge.out - list);
 	return 0;
-}
-
-void cfi_pieces_free(struct cfi_pieces *pieces)
-{
-	big_free(pieces->list, pieces->allocated * sizeof(pieces->list[0]));
-	*pieces = (struct cfi_pieces){};
 }

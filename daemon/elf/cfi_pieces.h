@@ -12,10 +12,11 @@ struct cfi_piece {
 
 /* Ascending and disjoint. */
 struct cfi_pieces {
+	struct scratch *scratch; /* where the list is */
 	struct cfi_piece *list;
-	size_t n, allocated;
+	size_t n;
 };
 
-/* Sorts frames->fdes[first ..] and adds to the pieces what of them is not covered yet. 0 or -ENOMEM. */
-int cfi_pieces_add(struct cfi_pieces *pieces, struct cfi_frames *frames, size_t first);
-void cfi_pieces_free(struct cfi_pieces *pieces);
+/* Adds to the pieces what of frames->fdes[first ..] is not covered yet; of FDEs that begin at one address the first counts. 0; -EFBIG: they
+ * are spread over more than CFI_MAX_TEXT_BYTES; -ENOMEM. */
+int cfi_pieces_add(struct cfi_pieces *pieces, const struct cfi_frames *frames, size_t first);

@@ -2,22 +2,35 @@
 
 #include <errno.h>
 #include <linux/types.h>
+#include <stdlib.h>
 
 #include "bpf/cfi_table.h"
-#include "elf/big_array.h"
 
 enum { FIRST_ROWS = 1 << 14, FIRST_CHUNKS = 64, LOW_BITS = 16 };
 
-static int grow(uint32_t **array, size_t *allocated, size_t n, size_t first)
+static int grow_rows(struct cfi_rows *rows)
 {
-	size_t wanted = *allocated ? *allocated : first;
-	while (wanted < n)
-		wanted *= 2;
-	uint32_t *grown = big_resize(*array, *allocated * sizeof(*grown), wanted * sizeof(*grown));
+	size_t wanted = rows->allocated ? 2 * rows->allocated : FIRST_ROWS;
+	uint32_t *grown =
+		scratch_resize(rows->scratch, rows->rows, rows->allocated * sizeof(*grown), wanted * sizeof(*grown));
 	if (!grown)
 		return -ENOMEM;
-	*array = grown;
-	*allocated = wanted;
+	rows->rows = grown;
+	rows->allocated = wanted;
+	return 0;
+}
+
+/* At most 256 KiB, of the heap: so that the rows stay what was taken last of the scratch, and grow where they are. */
+static int grow_chunks(struct cfi_rows *rows, size_t n)
+{
+	size_t wanted = rows->first_of_allocated ? rows->first_of_allocated : FIRST_CHUNKS;
+	while (wanted < n)
+		wanted *= 2;
+	uint32_t *grown = reallocarray(rows->first_of, wanted, sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	rows->first_of = grown;
+	rows->first_of_allocated = wanted;
 	return 0;
 }
 
@@ -31,9 +44,9 @@ int cfi_rows_add(struct cfi_rows *rows, uint64_t file_offset, uint32_t rule)
 	size_t chunk = offset >> LOW_BITS;
 	int r = 0;
 	if (rows->n == rows->allocated)
-		r = grow(&rows->rows, &rows->allocated, rows->n + 1, FIRST_ROWS);
+		r = grow_rows(rows);
 	if (r == 0 && chunk >= rows->first_of_allocated)
-		r = grow(&rows->first_of, &rows->first_of_allocated, chunk + 1, FIRST_CHUNKS);
+		r = grow_chunks(rows, chunk + 1);
 	if (r < 0)
 		return r;
 	while (rows->n_first_of <= chunk)
@@ -55,7 +68,6 @@ void cfi_rows_cut(struct cfi_rows *rows, struct cfi_rows_mark mark)
 
 void cfi_rows_free(struct cfi_rows *rows)
 {
-	big_free(rows->rows, rows->allocated * sizeof(rows->rows[0]));
-	big_free(rows->first_of, rows->first_of_allocated * sizeof(rows->first_of[0]));
+	free(rows->first_of);
 	*rows = (struct cfi_rows){};
 }

@@ -4,7 +4,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/scratch.h"
+
 struct cfi_rows {
+	struct scratch *scratch; /* where rows are */
 	uint32_t *rows;
 	size_t n, allocated;
 	uint64_t base;      /* a file offset, multiple of 64 KiB, of CFI_MAX_TEXT_BYTES at most */

@@ -6,7 +6,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "elf/big_array.h"
 #include "elf/dwarf_cursor.h"
 
 static int read_segments(struct cfi_sections *sections)
@@ -40,25 +39,23 @@ static bool decompress(Elf_Scn *section)
 	       elf_compress(section, 0, 0) >= 0;
 }
 
-/* Not by libelf, whose memory would be of small pages. What the file does not have whole is as good as not there. */
+/* Not by libelf, whose memory would be touched for the first time. What the file does not have whole is as good as not there. */
 static int read_section(struct cfi_sections *sections, const GElf_Shdr *header, enum cfi_section_kind kind)
 {
 	size_t n = header->sh_size, done = 0;
 	if (n == 0 || header->sh_offset > sections->file_bytes || n > sections->file_bytes - header->sh_offset)
 		return 0;
-	uint8_t *bytes = big_alloc(n);
+	uint8_t *bytes = scratch_alloc(sections->scratch, n);
 	if (!bytes)
 		return -ENOMEM;
 	while (done < n) {
 		ssize_t got = pread(sections->fd, bytes + done, n - done, (off_t)(header->sh_offset + done));
-		if (got <= 0) {
-			big_free(bytes, n);
+		if (got <= 0)
 			return 0;
-		}
 		done += (size_t)got;
 	}
 	sections->list[sections->n++] =
-		(struct cfi_section){.bytes = bytes, .n = n, .address = header->sh_addr, .is_ours = true, .kind = kind};
+		(struct cfi_section){.bytes = bytes, .n = n, .address = header->sh_addr, .kind = kind};
 	return 0;
 }
 
@@ -201,7 +198,7 @@ static int read_elf(struct cfi_sections *sections)
 	return r == 0 && sections->n == 0 ? -ENODATA : r;
 }
 
-int cfi_sections_read(int fd, struct cfi_sections *ret)
+int cfi_sections_read(struct scratch *scratch, int fd, struct cfi_sections *ret)
 {
 	struct stat st;
 	if (fstat(fd, &st) < 0)
@@ -209,8 +206,10 @@ int cfi_sections_read(int fd, struct cfi_sections *ret)
 	if (!S_ISREG(st.st_mode) || st.st_size <= 0)
 		return -ENOEXEC;
 	elf_version(EV_CURRENT);
-	struct cfi_sections sections = {
-		.elf = elf_begin(fd, ELF_C_READ, NULL), .fd = fd, .file_bytes = (uint64_t)st.st_size};
+	struct cfi_sections sections = {.elf = elf_begin(fd, ELF_C_READ, NULL),
+					.scratch = scratch,
+					.fd = fd,
+					.file_bytes = (uint64_t)st.st_size};
 	int r = sections.elf ? read_elf(&sections) : -ENOEXEC;
 	if (r < 0) {
 		cfi_sections_free(&sections);
@@ -222,10 +221,6 @@ int cfi_sections_read(int fd, struct cfi_sections *ret)
 
 void cfi_sections_free(struct cfi_sections *sections)
 {
-	for (size_t i = 0; i < sections->n; i++) {
-		if (sections->list[i].is_ours)
-			big_free((void *)sections->list[i].bytes, sections->list[i].n);
-	}
 	sections->n = 0;
 	elf_end(sections->elf);
 	sections->elf = NULL;

@@ -1,5 +1,6 @@
 /* sprofd-elf: parses ELF files for sprofd, in a sandbox. Started by sprofd with its socket as fd 3; of no use by hand. */
 #include <errno.h>
+#include <fcntl.h>
 #include <malloc.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,6 +39,18 @@ static ssize_t receive(int socket, uint8_t *packet, int fds[READER_FDS_MAX])
 	return n;
 }
 
+/* Else a file that comes in would have its number, and the sandbox treats that number as a log. */
+static void keep_stderr_taken(void)
+{
+	if (fcntl(STDERR_FILENO, F_GETFD) >= 0)
+		return;
+	int fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0 && fd != STDERR_FILENO) {
+		(void)dup2(fd, STDERR_FILENO);
+		close(fd);
+	}
+}
+
 static int serve(int socket, struct requests *requests)
 {
 	static uint8_t packet[READER_MESSAGE_MAX_BYTES], reply[READER_MESSAGE_MAX_BYTES];
@@ -69,6 +82,7 @@ int main(int argc, char **argv)
 		log_error("sprofd-elf is started by sprofd, with a socket as fd 3; it does nothing by itself");
 		return 2;
 	}
+	keep_stderr_taken();
 	/* Large tables come and go: give them back to the kernel each time, instead of raising the threshold as malloc would. */
 	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
 	struct requests *requests = requests_new();

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "base/cleanup.h"
@@ -39,6 +38,7 @@ struct requests {
 	struct open_file files[FILES_MAX];
 	size_t n;
 	uint64_t clock;
+	struct scratch scratch; /* of unwind tables */
 	/* The reply being built. */
 	Sprof__Reader__Frames frames[READER_BATCH_MAX], *frames_list[READER_BATCH_MAX];
 	Sprof__Reader__Frame frame[FRAMES_IN_REPLY_MAX], *frame_list[FRAMES_IN_REPLY_MAX];
@@ -67,8 +67,11 @@ static size_t bytes_of(const struct open_file *file)
 
 void requests_free(struct requests *requests)
 {
-	for (size_t i = 0; requests && i < requests->n; i++)
+	if (!requests)
+		return;
+	for (size_t i = 0; i < requests->n; i++)
 		release_file(&requests->files[i]);
+	scratch_release(&requests->scratch);
 	free(requests);
 }
 
@@ -312,7 +315,7 @@ static int handle_close(struct requests *requests, uint64_t file_id)
 	return 0;
 }
 
-/* The table into the memfd, by a mapping: RLIMIT_FSIZE forbids write(2), and the sandbox ftruncate(2) and memfd_create(2). */
+/* The table into the memfd. Not by a mapping, whose pages would all be touched for the first time. */
 static int write_table(int table_fd, const struct cfi_table *table)
 {
 	struct stat st;
@@ -320,22 +323,24 @@ static int write_table(int table_fd, const struct cfi_table *table)
 		return -errno;
 	if (st.st_size < 0 || (uint64_t)st.st_size < table->n)
 		return -EFBIG;
-	void *out = mmap(NULL, table->n, PROT_READ | PROT_WRITE, MAP_SHARED, table_fd, 0);
-	if (out == MAP_FAILED)
-		return -errno;
-	memcpy(out, table->bytes, table->n);
-	munmap(out, table->n);
+	for (size_t done = 0; done < table->n;) {
+		ssize_t n = pwrite(table_fd, table->bytes + done, table->n - done, (off_t)done);
+		if (n <= 0)
+			return n < 0 ? -errno : -EIO;
+		done += (size_t)n;
+	}
 	return 0;
 }
 
-static int handle_unwind_table(int fd, int table_fd, Sprof__Reader__UnwindTableMade *ret)
+static int handle_unwind_table(struct requests *requests, int fd, int table_fd, Sprof__Reader__UnwindTableMade *ret)
 {
-	_cleanup_(cfi_table_free) struct cfi_table table = {};
+	struct cfi_table table;
 	if (fd < 0 || table_fd < 0)
 		return -EBADMSG;
-	int r = cfi_build(fd, &table);
+	int r = cfi_build_in(&requests->scratch, fd, &table);
 	if (r == 0)
 		r = write_table(table_fd, &table);
+	scratch_reset(&requests->scratch);
 	if (r < 0)
 		return r;
 	ret->total_bytes = (uint32_t)table.n;
@@ -407,7 +412,7 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_CLOSE) {
 		r = handle_close(requests, request->file_id);
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_UNWIND_TABLE) {
-		r = handle_unwind_table(owned, table_fd, &table_made);
+		r = handle_unwind_table(requests, owned, table_fd, &table_made);
 		answer.what_case = SPROF__READER__REPLY__WHAT_UNWIND_TABLE;
 		answer.unwind_table = &table_made;
 	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_FIND_SYMBOLS) {

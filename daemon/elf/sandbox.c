@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "bpf/cfi_table.h"
 
 enum { NOBODY = 65534, FDS_MAX = 256, MEMORY_MAX_MIB = 2048, ADDRESS_SPACE_MAX_MIB = 32768 };
 
@@ -69,7 +70,7 @@ static int set_limits(struct error *err)
 		r = set_limit(RLIMIT_NOFILE, FDS_MAX, err);
 #ifndef SPROF_SANITIZE /* the shadow takes terabytes of addresses; a report is written to stderr, which may be a file */
 	if (r == 0)
-		r = set_limit(RLIMIT_FSIZE, 0, err);
+		r = set_limit(RLIMIT_FSIZE, CFI_MAX_TABLE_BYTES, err);
 	/* Files are mapped: addresses cost nothing, writable memory does. */
 	if (r == 0)
 		r = set_limit(RLIMIT_DATA, (rlim_t)MEMORY_MAX_MIB << 20, err);
@@ -115,6 +116,9 @@ static int allow_files(scmp_filter_ctx filter)
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(write), 1,
 				     SCMP_A0(SCMP_CMP_EQ, STDERR_FILENO, 0));
+	if (r == 0) /* an unwind table, into sprofd's memfd: of the other fds only stderr's may be writable */
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(pwrite64), 1,
+				     SCMP_A0(SCMP_CMP_NE, STDERR_FILENO, 0));
 	return r;
 }
 

@@ -32,7 +32,7 @@ static double ms(uint64_t ns)
 	return (double)ns / (double)NS_PER_MS;
 }
 
-static int measure(const char *path)
+static int measure(struct scratch *scratch, const char *path)
 {
 	uint64_t build_ns[RUNS], check_ns[RUNS];
 	struct cfi_table table = {};
@@ -40,9 +40,9 @@ static int measure(const char *path)
 	if (fd < 0)
 		return -errno;
 	for (int i = 0; i < RUNS; i++) {
-		cfi_table_free(&table);
+		scratch_reset(scratch); /* as sprofd-elf does behind each */
 		uint64_t start_ns = clock_thread_cpu_ns();
-		int r = cfi_build(fd, &table);
+		int r = cfi_build_in(scratch, fd, &table);
 		build_ns[i] = clock_thread_cpu_ns() - start_ns;
 		if (r < 0)
 			return r;
@@ -61,7 +61,6 @@ static int measure(const char *path)
 	       (double)(stats->n_rules * sizeof(struct cfi_rule) + stats->n_code_bytes) / rows, (double)table.n / rows,
 	       ms(build_ns[RUNS / 2]), ms(build_ns[0]), ms(check_ns[RUNS / 2]), ms(check_ns[0]),
 	       (size_t)stats->n_malformed, (size_t)stats->n_unsupported, (size_t)stats->n_registers_lost);
-	cfi_table_free(&table);
 	return 0;
 }
 
@@ -78,14 +77,15 @@ int main(int argc, char **argv)
 	};
 	size_t n = argc > 1 ? (size_t)argc - 1 : sizeof(usual) / sizeof(usual[0]);
 	int failed = 0;
-	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES); /* as in sprofd-elf: each run touches fresh memory */
+	struct scratch scratch = {};
+	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES); /* as in sprofd-elf */
 	puts("| file | FDEs | rows | rules | bytes of the table | a row: index, bytes | a row: rules and code, bytes | "
 	     "a row, all told, bytes | made in, ms of CPU: median (least) | checked in, ms | malformed, not "
 	     "expressible, "
 	     "registers lost |\n|---|---|---|---|---|---|---|---|---|---|---|");
 	for (size_t i = 0; i < n; i++) {
 		const char *path = argc > 1 ? argv[i + 1] : usual[i];
-		int r = measure(path);
+		int r = measure(&scratch, path);
 		if (r == -ENOENT && argc == 1)
 			continue; /* not installed */
 		if (r < 0) {
@@ -93,5 +93,6 @@ int main(int argc, char **argv)
 			failed = 1;
 		}
 	}
+	scratch_release(&scratch);
 	return failed;
 }

@@ -24,6 +24,5 @@ target_compile_definitions(test_symbolize_unwind PRIVATE
   READER_PATH="$<TARGET_FILE:sprofd-elf>" FAKE_READER_PATH="$<TARGET_FILE:fake_reader>")
 add_dependencies(test_symbolize_unwind sprofd-elf fake_reader)
 sprof_unit_test(test_elf_cfi_ops elf_core)
-sprof_unit_test(test_elf_big_array elf_core)
 sprof_unit_test(test_elf_cfi_files elf_core)
 sprof_unit_test(test_elf_cfi_go elf_core)

@@ -105,6 +105,16 @@ static int fill_memory(void)
 	return munmap(memory, 8192) != 0;
 }
 
+static int write_memory(void)
+{
+	return pwrite(memory_fd, "y", 1, 8190) != 1;
+}
+
+static int write_beyond_memory(void)
+{
+	return pwrite(memory_fd, "y", 1, 8192) >= 0 || errno != EPERM;
+}
+
 START_TEST(what_it_needs)
 {
 	FINE(nothing);
@@ -113,7 +123,11 @@ START_TEST(what_it_needs)
 	FINE(exchange);
 	FINE(sort_much);
 	FINE(fill_memory);
+	FINE(write_memory);
+	FINE(write_beyond_memory);
 	char byte = 0;
+	ck_assert_int_eq(pread(memory_fd, &byte, 1, 8190), 1);
+	ck_assert_int_eq(byte, 'y');
 	ck_assert_int_eq(pread(memory_fd, &byte, 1, 8191), 1);
 	ck_assert_int_eq(byte, 'x');
 }
@@ -165,6 +179,12 @@ static int write_file(void)
 	return write(file_fd, "x", 1) < 0;
 }
 
+/* The log may be a file. */
+static int write_into_log(void)
+{
+	return pwrite(STDERR_FILENO, "x", 1, 0) < 0;
+}
+
 static int resize_memory(void)
 {
 	return ftruncate(memory_fd, 4096) < 0;
@@ -186,6 +206,7 @@ START_TEST(what_it_never_needs)
 	KILLED(read_other_memory);
 	KILLED(start_ring);
 	KILLED(write_file);
+	KILLED(write_into_log);
 	KILLED(resize_memory);
 	KILLED(seal_memory);
 }
@@ -317,6 +338,7 @@ static void setup(void)
 	memory_fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	ck_assert_int_ge(memory_fd, 0);
 	ck_assert_int_eq(ftruncate(memory_fd, 8192), 0);
+	ck_assert_int_eq(fcntl(memory_fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK), 0);
 }
 
 int main(void)
