@@ -38,18 +38,17 @@ static bool same_maps(const struct maps *a, const struct maps *b)
 
 /* --- on a worker thread --- */
 
-static void load_table(const struct pipeline *pipeline, uint64_t file_id, struct file *file,
+static void load_table(const struct pipeline *pipeline, struct scratch *scratch, uint64_t file_id, struct file *file,
 		       struct unwind_mapping *mapping)
 {
 	struct unwind_table table = {0};
 	int r = symbolize_unwind_table(pipeline->symbolize, file_id, file ? file->fd : -1,
 				       unwind_maps_room(pipeline->unwind_maps),
-				       clock_monotonic_ns() + TABLE_SECONDS * NS_PER_S, &table);
+				       clock_monotonic_ns() + TABLE_SECONDS * NS_PER_S, scratch, &table);
 	if (r == -EFBIG)
 		unwind_maps_count_refused(pipeline->unwind_maps);
 	if (r == 0)
 		r = unwind_maps_load(pipeline->unwind_maps, file_id, file, table.bytes, table.n_bytes, &mapping->table);
-	unwind_table_free(&table);
 	if (r == 0)
 		mapping->kind = UNWIND_CODE_TABLE;
 	else if (r == -EFBIG || r == -ENOSPC)
@@ -61,7 +60,8 @@ static void load_table(const struct pipeline *pipeline, uint64_t file_id, struct
 }
 
 /* Finds, or loads, the table of the file behind a mapping. */
-static void find_table(const struct pipeline *pipeline, const struct mapping *from, struct unwind_mapping *mapping)
+static void find_table(const struct pipeline *pipeline, struct scratch *scratch, const struct mapping *from,
+		       struct unwind_mapping *mapping)
 {
 	bool is_vdso = from->kind == MAPPING_VDSO;
 	if (!is_vdso && (!from->file || from->file->fd < 0))
@@ -71,7 +71,7 @@ static void find_table(const struct pipeline *pipeline, const struct mapping *fr
 	if (mapping->table)
 		mapping->kind = UNWIND_CODE_TABLE;
 	else
-		load_table(pipeline, file_id, is_vdso ? NULL : from->file, mapping);
+		load_table(pipeline, scratch, file_id, is_vdso ? NULL : from->file, mapping);
 }
 
 /* The same file is often mapped in neighbouring pieces. */
@@ -86,6 +86,7 @@ static void work_unwind(void *context)
 	struct unwind_job *job = context;
 	struct target *target = job->target;
 	const struct maps *maps = job->maps;
+	_cleanup_(scratch_release) struct scratch scratch = {}; /* one for all of its tables */
 	_cleanup_free_ struct unwind_mapping *mappings = calloc(maps->n + 1, sizeof(*mappings));
 	if (!mappings) {
 		job->result = -ENOMEM;
@@ -103,7 +104,7 @@ static void work_unwind(void *context)
 			mappings[i].kind = same->kind;
 			mappings[i].table = loaded_table_ref(same->table);
 		} else {
-			find_table(target->pipeline, from, &mappings[i]);
+			find_table(target->pipeline, &scratch, from, &mappings[i]);
 		}
 		job->incomplete = job->incomplete || mappings[i].kind == UNWIND_CODE_PENDING;
 	}
@@ -217,7 +218,8 @@ static void work_prepare(void *context)
 	const struct pipeline *pipeline = context;
 	const struct mapping vdso = {.kind = MAPPING_VDSO};
 	struct unwind_mapping found = {.kind = UNWIND_CODE_PLAIN};
-	find_table(pipeline, &vdso, &found);
+	_cleanup_(scratch_release) struct scratch scratch = {};
+	find_table(pipeline, &scratch, &vdso, &found);
 	loaded_table_unref(found.table);
 }
 

@@ -10,7 +10,7 @@
 #include "base/cleanup.h"
 #include "collect/unwind_maps_parts.h"
 
-enum { NAP_NS = 1000000 };
+enum { NAP_NS = 1000000, BATCH_PAGES = 256 };
 
 _Static_assert((int)CFI_PAGE_BYTES == (int)UNWIND_LIST_PAGE_BYTES, "one unit of the budget");
 
@@ -110,6 +110,24 @@ void unwind_maps_count_refused(struct unwind_maps *maps)
 
 /* --- inner maps --- */
 
+/* Whole pages, many in one call where the kernel has it. -errno. */
+static int fill_pages(int fd, const uint8_t *bytes, uint32_t n)
+{
+	LIBBPF_OPTS(bpf_map_batch_opts, options, .elem_flags = BPF_ANY);
+	for (uint32_t first = 0; first < n; first += BATCH_PAGES) {
+		uint32_t pages[BATCH_PAGES], count = n - first < BATCH_PAGES ? n - first : BATCH_PAGES, done = count;
+		const uint8_t *from = bytes + (size_t)first * CFI_PAGE_BYTES;
+		for (uint32_t i = 0; i < count; i++)
+			pages[i] = first + i;
+		if (bpf_map_update_batch(fd, pages, from, &done, &options) == 0)
+			continue;
+		for (uint32_t i = 0; i < count; i++)
+			if (bpf_map_update_elem(fd, &pages[i], from + (size_t)i * CFI_PAGE_BYTES, BPF_ANY) < 0)
+				return -errno;
+	}
+	return 0;
+}
+
 int unwind_maps_make(const char *name, const uint8_t *bytes, size_t n, uint32_t pages)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_INNER_MAP);
@@ -117,18 +135,16 @@ int unwind_maps_make(const char *name, const uint8_t *bytes, size_t n, uint32_t 
 		bpf_map_create(BPF_MAP_TYPE_ARRAY, name, sizeof(uint32_t), CFI_PAGE_BYTES, pages, &options);
 	if (fd < 0)
 		return -errno;
-	for (uint32_t page = 0; page < pages; page++) {
+	uint32_t whole = (uint32_t)(n / CFI_PAGE_BYTES);
+	size_t rest = n % CFI_PAGE_BYTES;
+	int r = fill_pages(fd, bytes, whole);
+	if (r == 0 && rest) {
 		uint8_t last[CFI_PAGE_BYTES] = {0};
-		size_t at = (size_t)page * CFI_PAGE_BYTES;
-		const uint8_t *from = bytes + at;
-		if (n - at < CFI_PAGE_BYTES) {
-			memcpy(last, from, n - at);
-			from = last;
-		}
-		if (bpf_map_update_elem(fd, &page, from, BPF_ANY) < 0)
-			return -errno;
+		memcpy(last, bytes + n - rest, rest);
+		if (bpf_map_update_elem(fd, &whole, last, BPF_ANY) < 0)
+			r = -errno;
 	}
-	return TAKE_FD(fd);
+	return r < 0 ? r : TAKE_FD(fd);
 }
 
 static int show(int outer_fd, uint32_t index, int fd)

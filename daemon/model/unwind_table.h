@@ -2,17 +2,10 @@
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 
 struct unwind_table {
-	void *bytes; /* from malloc; cfi_table_check accepts it */
+	const void *bytes; /* in a scratch of who asked; cfi_table_check accepts it */
 	size_t n_bytes;
 	/* What sprofd-elf says of how it came about; for status alone. */
 	uint64_t n_fdes, n_malformed, n_unsupported, n_registers_lost;
 };
-
-static inline void unwind_table_free(struct unwind_table *table)
-{
-	free(table->bytes);
-	*table = (struct unwind_table){};
-}

@@ -357,14 +357,14 @@ static int take_table_error(struct file_state *file, int error, size_t max_bytes
 }
 
 static int take_table(struct file_state *file, int table_fd, const struct protocol_reply *reply, size_t max_bytes,
-		      struct unwind_table *ret)
+		      struct scratch *scratch, struct unwind_table *ret)
 {
 	struct unwind_table table;
 	int r = -EBADMSG;
 	if (reply->kind == REPLY_ERROR)
 		return take_table_error(file, reply->error, max_bytes);
 	if (reply->table_bytes <= max_bytes)
-		r = unwind_memfd_take(table_fd, reply->table_bytes, &table);
+		r = unwind_memfd_take(table_fd, reply->table_bytes, scratch, &table);
 	if (r == -EBADMSG)
 		blame(file);
 	if (r < 0)
@@ -379,7 +379,7 @@ static int take_table(struct file_state *file, int table_fd, const struct protoc
 }
 
 int file_names_unwind_table(struct file_names *names, uint64_t file_id, int fd, size_t max_bytes, uint64_t deadline_ns,
-			    struct unwind_table *ret)
+			    struct scratch *scratch, struct unwind_table *ret)
 {
 	struct file_state *file = state_of(names, TABLE_ID(file_id));
 	if (!file || clock_monotonic_ns() < file->retry_ns)
@@ -399,7 +399,7 @@ int file_names_unwind_table(struct file_names *names, uint64_t file_id, int fd, 
 	r = reader_unwind_table(names->reader, file->file_id, fds, deadline_ns, &reply);
 	if (r < 0)
 		return judge(file, r);
-	r = take_table(file, table_fd, &reply, max_bytes, ret);
+	r = take_table(file, table_fd, &reply, max_bytes, scratch, ret);
 	protocol_reply_free(&reply);
 	return r;
 }

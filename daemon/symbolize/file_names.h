@@ -3,6 +3,7 @@
 #pragma once
 #include <stdint.h>
 
+#include "base/scratch.h"
 #include "model/unwind_table.h"
 #include "symbolize/protocol.h"
 #include "symbolize/symbolize.h"
@@ -37,7 +38,7 @@ size_t file_names_find(struct file_names *names, const struct named_file *file, 
 
 /* As symbolize_unwind_table. What is remembered about failures is apart from that of names. */
 int file_names_unwind_table(struct file_names *names, uint64_t file_id, int fd, size_t max_bytes, uint64_t deadline_ns,
-			    struct unwind_table *ret);
+			    struct scratch *scratch, struct unwind_table *ret);
 
 /* As symbolize_find_symbols. What is remembered about failures is apart from that of names. */
 int file_names_find_symbols(struct file_names *names, uint64_t file_id, int fd, const char *const *symbols, size_t n,

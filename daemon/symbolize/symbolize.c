@@ -398,7 +398,7 @@ void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enu
 }
 
 int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd, size_t max_bytes,
-			   uint64_t deadline_ns, struct unwind_table *ret)
+			   uint64_t deadline_ns, struct scratch *scratch, struct unwind_table *ret)
 {
 	if (file_id == SYMBOLIZE_VDSO_FILE_ID)
 		fd = symbolize->vdso_fd;
@@ -407,7 +407,7 @@ int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd
 	if (max_bytes > CFI_MAX_TABLE_BYTES)
 		max_bytes = CFI_MAX_TABLE_BYTES;
 	pthread_mutex_lock(&symbolize->lock);
-	int r = file_names_unwind_table(symbolize->files, file_id, fd, max_bytes, deadline_ns, ret);
+	int r = file_names_unwind_table(symbolize->files, file_id, fd, max_bytes, deadline_ns, scratch, ret);
 	pthread_mutex_unlock(&symbolize->lock);
 	return r;
 }

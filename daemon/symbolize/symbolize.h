@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/scratch.h"
 #include "model/profile.h"
 #include "model/unwind_table.h"
 #include "symbolize/fetch_client.h"
@@ -50,13 +51,13 @@ void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enu
 		       uint64_t deadline_ns);
 
 /* The unwind table of the file of that number, which fd reads (SYMBOLIZE_VDSO_FILE_ID: of the vdso of 64-bit processes, without fd: file offsets
- * count from where it is mapped). At most max_bytes are taken, CFI_MAX_TABLE_BYTES at the most. It is not kept here: release *ret
- * with unwind_table_free.
+ * count from where it is mapped). At most max_bytes are taken, CFI_MAX_TABLE_BYTES at the most. It is not kept here, but in the
+ * caller's scratch, which is reset first.
  * -ENODATA: the file has no call frame information, -ENOEXEC: it is no ELF file, -EOPNOTSUPP: not for x86-64: remembered, asking again
  * costs nothing; -EFBIG: the table is larger than max_bytes, remembered too; -EAGAIN: not now: the deadline came, or the file is left
  * alone because the reader crashed or hung on it, or made a table of it that is not sound (retried with back-off). */
 int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd, size_t max_bytes,
-			   uint64_t deadline_ns, struct unwind_table *ret);
+			   uint64_t deadline_ns, struct scratch *scratch, struct unwind_table *ret);
 /* Where n symbols (READER_SYMBOLS_MAX at the most) of an ELF file are, whose number and fd are as above: in *ret, as offsets from where offset 0 of the file
  * would be mapped by the mapping of its code; UINT64_MAX: it has no such symbol. -ENOEXEC: it is no ELF file; -EAGAIN: not now. */
 int symbolize_find_symbols(struct symbolize *symbolize, uint64_t file_id, int fd, const char *const *names, size_t n,

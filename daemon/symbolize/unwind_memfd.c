@@ -18,15 +18,16 @@ int unwind_memfd_new(size_t bytes, int *ret_fd)
 	return 0;
 }
 
-int unwind_memfd_take(int fd, size_t n, struct unwind_table *ret)
+int unwind_memfd_take(int fd, size_t n, struct scratch *scratch, struct unwind_table *ret)
 {
 	if (n < sizeof(struct cfi_table_header) || n > CFI_MAX_TABLE_BYTES)
 		return -EBADMSG;
-	_cleanup_free_ void *bytes = malloc(n);
+	scratch_reset(scratch);
+	char *bytes = scratch_alloc(scratch, n);
 	if (!bytes)
 		return -ENOMEM;
 	for (size_t done = 0; done < n;) {
-		ssize_t got = pread(fd, (char *)bytes + done, n - done, (off_t)done);
+		ssize_t got = pread(fd, bytes + done, n - done, (off_t)done);
 		if (got < 0 && errno != EINTR)
 			return -errno;
 		if (got == 0)
@@ -35,6 +36,6 @@ int unwind_memfd_take(int fd, size_t n, struct unwind_table *ret)
 	}
 	if (!cfi_table_check(bytes, n))
 		return -EBADMSG;
-	*ret = (struct unwind_table){.bytes = TAKE_PTR(bytes), .n_bytes = n};
+	*ret = (struct unwind_table){.bytes = bytes, .n_bytes = n};
 	return 0;
 }

@@ -5,10 +5,11 @@
 #pragma once
 #include <stddef.h>
 
+#include "base/scratch.h"
 #include "model/unwind_table.h"
 
 /* -errno. The caller closes *ret_fd. */
 int unwind_memfd_new(size_t bytes, int *ret_fd);
-/* Copies the first n bytes and checks them. Only bytes and n_bytes of *ret are set. -EBADMSG: they are no sound table, or there are not as
+/* Copies the first n bytes into the scratch, which it resets first, and checks them. Only bytes and n_bytes of *ret are set. -EBADMSG: they are no sound table, or there are not as
  * many; -ENOMEM; errors of pread. */
-int unwind_memfd_take(int fd, size_t n, struct unwind_table *ret);
+int unwind_memfd_take(int fd, size_t n, struct scratch *scratch, struct unwind_table *ret);

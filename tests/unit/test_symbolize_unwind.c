@@ -25,9 +25,12 @@ static void start_with(const char *reader_path)
 	ck_assert_int_eq(symbolize_new(&options, &symbolize, &err), 0);
 }
 
+static struct scratch scratch;
+
 static int ask(uint64_t file_id, int fd, size_t max_bytes, struct unwind_table *ret)
 {
-	return symbolize_unwind_table(symbolize, file_id, fd, max_bytes, clock_monotonic_ns() + 10 * NS_PER_S, ret);
+	return symbolize_unwind_table(symbolize, file_id, fd, max_bytes, clock_monotonic_ns() + 10 * NS_PER_S, &scratch,
+				      ret);
 }
 
 static uint32_t restarts(void)
@@ -54,7 +57,6 @@ static void expect_libc(uint64_t file_id)
 	ck_assert_uint_eq(table.n_bytes, built.n);
 	ck_assert_int_eq(memcmp(table.bytes, built.bytes, built.n), 0);
 	ck_assert_uint_eq(table.n_fdes, built.stats.n_fdes);
-	unwind_table_free(&table);
 	cfi_table_free(&built);
 }
 
@@ -80,7 +82,6 @@ START_TEST(vdso)
 	for (uint64_t offset = header->text_start; offset < header->text_end; offset++)
 		n_covered += cfi_table_rule_at(table.bytes, offset) > CFI_RULE_END;
 	ck_assert_uint_gt(n_covered, 100);
-	unwind_table_free(&table);
 	symbolize_free(symbolize);
 }
 END_TEST
@@ -119,7 +120,6 @@ START_TEST(within_the_budget)
 	ck_assert_int_eq(ask(1, fd, built.n - 1, &table), -EFBIG);
 	ck_assert_int_eq(ask(1, fd, built.n, &table), 0);
 	ck_assert_uint_eq(table.n_bytes, built.n);
-	unwind_table_free(&table);
 	cfi_table_free(&built);
 	symbolize_free(symbolize);
 }
@@ -130,7 +130,7 @@ START_TEST(deadline)
 	struct unwind_table table;
 	start_with(READER_PATH);
 	_cleanup_close_ int fd = open_path(LIBC);
-	ck_assert_int_eq(symbolize_unwind_table(symbolize, 1, fd, CFI_MAX_TABLE_BYTES, 1, &table), -EAGAIN);
+	ck_assert_int_eq(symbolize_unwind_table(symbolize, 1, fd, CFI_MAX_TABLE_BYTES, 1, &scratch, &table), -EAGAIN);
 	expect_libc(1);
 	symbolize_free(symbolize);
 }
