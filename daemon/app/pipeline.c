@@ -416,6 +416,7 @@ int pipeline_new(struct event_base *base, const struct settings *settings, int l
 		pipeline_free(pipeline);
 		return r;
 	}
+	target_unwind_prepare(pipeline); /* the first attach then finds the reader there */
 	*ret = pipeline;
 	return 0;
 }
