@@ -50,8 +50,18 @@ static uint32_t current(const struct address_space *space)
 	return space->n ? space->n - 1 : 0;
 }
 
+/* Whether a snapshot from before the first record is of what the process had mapped then. That it is the same program, the kernel's side saw: where a
+ * table said that the stack ends, the list of that very snapshot was looked into, and it carries its program. */
+static bool is_confirmed(const struct address_space *space, const struct record *record)
+{
+	const struct maps *maps = space->n ? space->versions[space->n - 1] : NULL;
+	return maps && maps->program && maps->map_count && record->user_end == STACK_END_OUTERMOST &&
+	       record->exec_pages == maps->exec_pages && record->map_count == maps->map_count;
+}
+
 uint32_t address_space_note(struct address_space *space, const struct record *record, bool *ret_new_program)
 {
+	bool confirmed = !space->seen && is_confirmed(space, record);
 	*ret_new_program = space->seen && record->exec_id != space->exec_id;
 	/* When memory is out, the old version stays: addresses of the new program then have no names, or are cut. */
 	if (*ret_new_program && space->n < MAX_VERSIONS)
@@ -59,10 +69,10 @@ uint32_t address_space_note(struct address_space *space, const struct record *re
 	if (*ret_new_program)
 		space->next_ns = 0; /* the new program's mappings are needed now */
 	if (!space->seen || *ret_new_program || record->exec_pages != space->exec_pages) {
-		space->wanted = true;
+		space->wanted |= !confirmed;
 		space->map_count = record->map_count;
 	}
-	space->unsure |= !space->seen && space->n;
+	space->unsure |= !space->seen && space->n && !confirmed;
 	space->seen = true;
 	space->exec_id = record->exec_id;
 	space->exec_pages = record->exec_pages;

@@ -97,10 +97,10 @@ void target_record(struct target *target, const struct record *record, size_t by
 	target->pipeline->room.codes = target->python.codes;
 	enum outcome outcome = reconcile_record(record, bytes, maps, target->clock, &target->pipeline->room, &sample);
 	if (outcome == OUTCOME_SAMPLE) {
-		target_note_table(target, record);
-		bool new_program, new_stack = false;
+		bool first = !target->space.seen, new_program, new_stack = false;
 		uint64_t aged_out = 0;
 		sample.maps_version = address_space_note(&target->space, record, &new_program);
+		target_note_table(target, record, first && !target->space.wanted);
 		/* An exec renames the process, also one of which no sample before it tells, and its leader may. */
 		if (new_program || record->tid == record->pid)
 			memcpy(target->process.comm, sample.comm, sizeof(sample.comm));

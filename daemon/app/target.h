@@ -38,6 +38,7 @@ struct target_table {
 	bool wanted;    /* is to be looked for */
 	bool busy;      /* a job is looking */
 	bool published; /* config is in force */
+	bool absent;    /* the last look found none */
 	bool seen;      /* the next two are of a record */
 	uint32_t map_count;
 	uint64_t exec_id;
@@ -175,8 +176,8 @@ void target_forget_threads(struct target *target);
 /* After each drain: looks for its barrier-lock table again when that is due, or sets a timer. */
 void target_refresh_table(struct target *target);
 void target_table_end(struct target *target);
-/* What a record tells of the table. */
-void target_note_table(struct target *target, const struct record *record);
+/* What a record tells of the table. confirmed: it is the first one, and nothing was mapped since the attach. */
+void target_note_table(struct target *target, const struct record *record, bool confirmed);
 
 /* The target's code was found to be mapped like this: has the sampling program unwind by it. Takes the reference. */
 void target_unwind(struct target *target, struct maps *maps);

@@ -15,15 +15,16 @@ enum {
 	REST = 9, /* times as long as a look took */
 };
 
-void target_note_table(struct target *target, const struct record *record)
+void target_note_table(struct target *target, const struct record *record, bool confirmed)
 {
 	struct target_table *table = &target->table;
 	if (table->seen && record->map_count == table->map_count && record->exec_id == table->exec_id &&
 	    !(record->flags & RECORD_TABLE_AGED))
 		return;
 	if (table->seen && record->exec_id != table->exec_id)
-		table->next_ns = 0; /* the new program's table is needed now */
-	table->wanted = true;
+		table->next_ns = 0;       /* the new program's table is needed now */
+	if (!confirmed || !table->absent) /* else the look at the attach still holds */
+		table->wanted = true;
 	table->seen = true;
 	table->map_count = record->map_count;
 	table->exec_id = record->exec_id;
@@ -87,6 +88,7 @@ void target_job_take_table(struct target_job *job)
 			  (table->published && memcmp(&table->config, job->table, sizeof(table->config)) != 0);
 		tell_program(target, job->table_result == 0 ? job->table : NULL);
 	}
+	table->absent = job->table_result == -ENOENT;
 	if (job->table_result == -EPROTO && job->table_err.text[0])
 		memcpy(table->problem, job->table_err.text, sizeof(table->problem));
 	else

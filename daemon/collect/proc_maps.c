@@ -14,6 +14,7 @@
 #include "collect/process.h"
 
 enum {
+	PAGE_BYTES = 4096,
 	MAX_EXECUTABLE_MAPPINGS = 65536,
 	MAX_FULL_NAMES_BYTES = 1024 * 1024, /* then files go by the last part of their names */
 };
@@ -108,6 +109,7 @@ struct collection {
 	size_t n, room;
 	size_t names_bytes;
 	uint64_t program; /* mm->start_stack */
+	uint32_t map_count, exec_pages;
 };
 
 static void release(struct collection *collection)
@@ -150,9 +152,20 @@ static int add_line(struct collection *collection, const struct proc_maps_line *
 	return 0;
 }
 
+/* mm/mmap.c, vm_stat_account; the page of vsyscalls is the kernel's, and not counted. */
+static void count_line(struct collection *collection, const struct proc_maps_line *line)
+{
+	if (strcmp(line->name, "[vsyscall]") == 0)
+		return;
+	collection->map_count++;
+	if (line->protection[2] == 'x' && line->protection[1] != 'w')
+		collection->exec_pages += (uint32_t)((line->end - line->start) / PAGE_BYTES);
+}
+
 static int collect_line(void *context, const struct proc_maps_line *line)
 {
 	struct collection *collection = context;
+	count_line(collection, line);
 	if (collection->n && line->start < collection->mappings[collection->n - 1].end)
 		return 0;
 	return add_line(collection, line);
@@ -196,6 +209,7 @@ static size_t main_index(const struct collection *collection)
 static int read_thread(pid_t tid, struct collection *collection)
 {
 	collection->pid = tid;
+	collection->map_count = collection->exec_pages = 0;
 	uint64_t program = process_start_stack(tid);
 	int r = proc_maps_for_each(tid, collect_line, collection);
 	/* An exec meanwhile: whose they are, nobody knows. */
@@ -239,6 +253,8 @@ int proc_maps_read(pid_t pid, struct file_registry *files, struct maps **ret)
 	release(&collection);
 	if (r == 0) {
 		maps->program = collection.program;
+		maps->map_count = collection.map_count;
+		maps->exec_pages = collection.exec_pages;
 		*ret = maps;
 	}
 	return r;

@@ -26,9 +26,11 @@ struct mapping {
 
 struct maps {
 	_Atomic unsigned references;
-	size_t n;                  /* mappings, ascending by start, not overlapping */
-	size_t main_index;         /* the main program's first executable mapping; n when unknown */
-	uint64_t program;          /* which program's they are: mm->start_stack; 0: not known. Set by who read them */
+	size_t n;          /* mappings, ascending by start, not overlapping */
+	size_t main_index; /* the main program's first executable mapping; n when unknown */
+	uint64_t program;  /* which program's they are: mm->start_stack; 0: not known. Set by who read them */
+	/* Of all its mappings, as the kernel counts them: mm->map_count, and mm->exec_vm, which leaves writable code out. 0: not known. Set likewise. */
+	uint32_t map_count, exec_pages;
 	struct mapping mappings[]; /* n */
 };
 

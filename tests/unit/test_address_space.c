@@ -57,6 +57,38 @@ START_TEST(a_library_that_comes_is_merged)
 }
 END_TEST
 
+/* Attaches with a snapshot of 10 executable pages and 20 mappings, and notes a first record; whether another snapshot is wanted. */
+static bool wants_after_first(uint64_t program, uint8_t end, uint32_t exec_pages, uint32_t map_count)
+{
+	struct maps *maps = maps_of(100, 200, "a");
+	struct record record = {.exec_id = 1, .exec_pages = exec_pages, .map_count = map_count, .user_end = end};
+	maps->program = program;
+	maps->exec_pages = 10;
+	maps->map_count = 20;
+	address_space_init(&space);
+	ck_assert_int_eq(address_space_update(&space, 0, maps, 0), 0);
+	ck_assert_uint_eq(address_space_note(&space, &record, &new_program), 0);
+	ck_assert(!new_program);
+	bool wanted = address_space_due(&space, NS_PER_S);
+	bool certain = address_space_at(&space, &record) != NULL;
+	ck_assert(certain == !wanted);
+	note(1, exec_pages + 1); /* whatever was so at first: a library */
+	ck_assert(address_space_due(&space, NS_PER_S));
+	address_space_free(&space);
+	return wanted;
+}
+
+START_TEST(the_snapshot_of_the_attach_may_be_confirmed)
+{
+	ck_assert(!wants_after_first(7, STACK_END_OUTERMOST, 10, 20));
+	ck_assert(wants_after_first(7, STACK_END_OUTERMOST, 11, 20));
+	ck_assert(wants_after_first(7, STACK_END_OUTERMOST, 10, 21));
+	ck_assert(wants_after_first(0, STACK_END_OUTERMOST, 10, 20));
+	ck_assert(wants_after_first(7, STACK_END_TABLES_NOT_READY, 10, 20));
+	ck_assert(wants_after_first(7, STACK_END_ROOT, 10, 20)); /* by frame pointers, perhaps of another program */
+}
+END_TEST
+
 START_TEST(a_contradiction_opens_a_version)
 {
 	attach("a");
@@ -276,8 +308,8 @@ START_TEST(a_snapshot_outlives_the_space)
 }
 END_TEST
 
-CHECK_MAIN("address_space", 60, a_library_that_comes_is_merged, a_contradiction_opens_a_version,
-	   an_exec_before_the_first_record_leaves_nothing_of_the_old_program,
+CHECK_MAIN("address_space", 60, a_library_that_comes_is_merged, the_snapshot_of_the_attach_may_be_confirmed,
+	   a_contradiction_opens_a_version, an_exec_before_the_first_record_leaves_nothing_of_the_old_program,
 	   a_snapshot_from_beyond_an_exec_names_nothing_of_the_old_program, an_exec_opens_a_version_at_once,
 	   an_exec_is_told_apart_even_when_nothing_was_ever_read,
 	   a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program, intervals_grow_while_nothing_is_new,
