@@ -44,13 +44,19 @@ static int number_of_rule(struct run *run)
 		output->n_unsupported++;
 		return CFI_RULE_NONE;
 	}
-	struct cfi_rule rule = state->rule;
-	if (run->cie->is_signal_frame)
-		rule.flags |= CFI_SIGNAL_FRAME;
-	if ((state->sigcontext | 1U << CFI_REGISTER_SP) == ALL && rule.cfa == CFI_CFA_DEREF &&
-	    rule.cfa_register == CFI_REGISTER_SP && rule.cfa_offset == SIGCONTEXT_SP)
-		rule.flags |= CFI_SIGCONTEXT;
-	int number = cfi_rules_add(&output->rules, &rule);
+	const struct cfi_rule *rule =
+		&state->rule; /* not a copy: the processor would wait for its last bytes to be stored */
+	struct cfi_rule flagged;
+	if (run->cie->is_signal_frame || (state->sigcontext | 1U << CFI_REGISTER_SP) == ALL) {
+		flagged = *rule;
+		if (run->cie->is_signal_frame)
+			flagged.flags |= CFI_SIGNAL_FRAME;
+		if ((state->sigcontext | 1U << CFI_REGISTER_SP) == ALL && rule->cfa == CFI_CFA_DEREF &&
+		    rule->cfa_register == CFI_REGISTER_SP && rule->cfa_offset == SIGCONTEXT_SP)
+			flagged.flags |= CFI_SIGCONTEXT;
+		rule = &flagged;
+	}
+	int number = cfi_rules_add(&output->rules, rule);
 	if (number == -ENOSPC) {
 		output->n_unsupported++;
 		return CFI_RULE_NONE;
