@@ -101,6 +101,19 @@ void address_space_note_stack(struct address_space *space, uint32_t version, uin
 		}
 }
 
+bool address_space_is_timed(const struct address_space *space, const uint64_t *user, uint16_t n_user)
+{
+	const struct maps *maps = space->n ? space->versions[space->n - 1] : NULL;
+	if (!space->wanted && !space->reading && !(maps && maps->jit_dump))
+		return false;
+	for (uint16_t i = 0; i < n_user; i++) {
+		const struct mapping *mapping = maps ? maps_find(maps, i ? user[i] - 1 : user[i]) : NULL;
+		if (!SAMPLE_IS_PYTHON(user[i]) && (!mapping || mapping_is_nameless(mapping->name)))
+			return true;
+	}
+	return false;
+}
+
 bool address_space_due(const struct address_space *space, uint64_t now_ns)
 {
 	return space->wanted && now_ns >= space->next_ns;
@@ -109,6 +122,7 @@ bool address_space_due(const struct address_space *space, uint64_t now_ns)
 uint32_t address_space_begin(struct address_space *space)
 {
 	space->wanted = false;
+	space->reading = true;
 	return current(space);
 }
 
@@ -149,6 +163,7 @@ static int replace(struct address_space *space, uint32_t version, struct maps *m
 
 int address_space_update(struct address_space *space, uint32_t version, struct maps *maps, uint64_t now_ns)
 {
+	space->reading = false;
 	if (version != current(space)) { /* another program began meanwhile: whose these are, nobody knows */
 		maps_unref(maps);
 		space->wanted = true;

@@ -15,9 +15,10 @@ struct address_space {
 	struct maps **versions; /* [i] may be NULL: not read yet, or never could be */
 	uint32_t n;             /* versions that records were tagged with, or that were read */
 	uint32_t room;
-	bool wanted; /* a snapshot should be taken */
-	bool seen;   /* the three below are of a record */
-	bool unsure; /* version 0 was read before the first record: perhaps of another program */
+	bool wanted;  /* a snapshot should be taken */
+	bool reading; /* one is being taken */
+	bool seen;    /* the three below are of a record */
+	bool unsure;  /* version 0 was read before the first record: perhaps of another program */
 	uint64_t exec_id;
 	uint32_t exec_pages, map_count;
 	uint64_t next_ns;     /* no snapshot before this moment */
@@ -34,6 +35,9 @@ const struct maps *address_space_at(const struct address_space *space, const str
 /* A stack was seen for the first time: if an address lies in no mapping, and mappings have changed since, a snapshot is wanted. */
 void address_space_note_stack(struct address_space *space, uint32_t version, uint32_t map_count, const uint64_t *user,
 			      uint16_t n_user);
+/* Whether the names of a stack depend on when it was sampled: it is in code that a JIT may have made, which a jitdump tells or, if mappings have
+ * changed that are not read yet, may tell. */
+bool address_space_is_timed(const struct address_space *space, const uint64_t *user, uint16_t n_user);
 /* Whether a snapshot should be taken now. */
 bool address_space_due(const struct address_space *space, uint64_t now_ns);
 /* The version that a snapshot which begins now will describe. */

@@ -263,10 +263,16 @@ static void describe(const struct pull *pull, struct profile *profile, uint64_t 
 static void work_build(void *context)
 {
 	struct pull *pull = context;
+	uint64_t deadline_ns = clock_monotonic_ns() + SYMBOLIZE_SECONDS * NS_PER_S;
+	struct file *jit_dump = symbolize_jit_dump(pull->maps, pull->n_maps);
+	struct symbolize_code code = {
+		.symbolize = pull->pipeline->symbolize, .dump = jit_dump, .deadline_ns = deadline_ns};
 	struct store_build_options options = {
 		.include_kernel = pull->include_kernel,
 		.maps = maps_of_version,
 		.maps_context = pull,
+		.places = jit_dump && !pull->request.no_symbols ? symbolize_places : NULL,
+		.places_context = &code,
 		.budget_bytes = (size_t)PROFILE_BUDGET_MIB << 20,
 	};
 	struct profile *profile;
@@ -283,11 +289,11 @@ static void work_build(void *context)
 		.user = pull->about.place.user,
 		.started_unix_ns = pull->about.place.started_unix_ns,
 		.python = pull->python,
-		.jit_dump = symbolize_jit_dump(pull->maps, pull->n_maps),
+		.jit_dump = jit_dump,
 	};
+	profile->missing_names = code.missing;
 	symbolize_profile(pull->pipeline->symbolize, profile,
-			  pull->request.no_symbols ? SYMBOLIZE_BUILD_IDS : SYMBOLIZE_ALL,
-			  clock_monotonic_ns() + SYMBOLIZE_SECONDS * NS_PER_S);
+			  pull->request.no_symbols ? SYMBOLIZE_BUILD_IDS : SYMBOLIZE_ALL, deadline_ns);
 	describe(pull, profile, cut);
 	pprof_encode(profile, &pull->bytes, &pull->n_bytes, &pull->err);
 	profile_free(profile);

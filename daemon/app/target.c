@@ -101,6 +101,8 @@ void target_record(struct target *target, const struct record *record, size_t by
 		uint64_t aged_out = 0;
 		sample.maps_version = address_space_note(&target->space, record, &new_program);
 		target_note_table(target, record, first && !target->space.wanted);
+		if (address_space_is_timed(&target->space, sample.user, sample.n_user))
+			sample.code_ns = sample.time_ns;
 		/* An exec renames the process, also one of which no sample before it tells, and its leader may. */
 		if (new_program || record->tid == record->pid)
 			memcpy(target->process.comm, sample.comm, sizeof(sample.comm));

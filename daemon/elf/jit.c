@@ -43,26 +43,23 @@ int jit_add_text(struct jit *jit, const char *text, size_t length, uint32_t *ret
 	return 0;
 }
 
-int jit_add(struct jit *jit, uint64_t start, uint64_t bytes, const char *name, size_t name_length, uint32_t first_line,
-	    uint32_t n_lines)
+int jit_add(struct jit *jit, const struct jit_symbol *symbol)
 {
-	uint32_t kept = 0;
-	if (bytes == 0 || bytes > UINT64_MAX - start || name_length == 0 || name[0] == '\0')
-		return 0;
-	int r = jit_add_text(jit, name, name_length, &kept);
-	if (r == 0)
-		r = jit_grow((void **)&jit->symbols, jit->n + 1, &jit->allocated, JIT_SYMBOLS_MAX,
-			     sizeof(jit->symbols[0]));
+	int r = jit_grow((void **)&jit->symbols, jit->n + 1, &jit->allocated, JIT_SYMBOLS_MAX, sizeof(jit->symbols[0]));
 	if (r < 0)
 		return r;
-	jit->symbols[jit->n] = (struct jit_symbol){.start = start,
-						   .end = start + bytes,
-						   .name = kept,
-						   .order = (uint32_t)jit->n,
-						   .first_line = first_line,
-						   .n_lines = n_lines};
+	jit->symbols[jit->n] = *symbol;
+	jit->symbols[jit->n].order = (uint32_t)jit->n;
 	jit->n++;
 	return 0;
+}
+
+int jit_add_named(struct jit *jit, struct jit_symbol symbol, const char *name, size_t name_length)
+{
+	if (symbol.end <= symbol.start || name_length == 0 || name[0] == '\0')
+		return 0;
+	int r = jit_add_text(jit, name, name_length, &symbol.name);
+	return r < 0 ? r : jit_add(jit, &symbol);
 }
 
 static int compare(const void *left, const void *right)
@@ -114,11 +111,14 @@ int jit_open(int fd, enum jit_format format, struct jit **ret)
 	int r = jit ? jit_add_text(jit, "", 0, &empty) : -ENOMEM;
 	if (r == 0)
 		r = format == JIT_DUMP ? jit_read_dump(jit, owned, bytes) : jit_read_perf_map(jit, owned, bytes);
+	if (r == 0 && format == JIT_DUMP)
+		r = jit_index_times(jit);
+	else if (r == 0)
+		settle(jit);
 	if (r < 0) {
 		jit_free(jit);
 		return r;
 	}
-	settle(jit);
 	*ret = jit;
 	return 0;
 }
@@ -130,13 +130,15 @@ void jit_free(struct jit *jit)
 	free(jit->symbols);
 	free(jit->lines);
 	free(jit->text);
+	free(jit->by_start);
+	free(jit->reach);
 	free(jit);
 }
 
 size_t jit_bytes(const struct jit *jit)
 {
 	return sizeof(*jit) + jit->allocated * sizeof(jit->symbols[0]) + jit->lines_allocated * sizeof(jit->lines[0]) +
-	       jit->text_allocated;
+	       jit->text_allocated + (jit->by_start ? jit->n * (sizeof(jit->by_start[0]) + sizeof(jit->reach[0])) : 0);
 }
 
 size_t jit_count(const struct jit *jit)
@@ -169,13 +171,10 @@ static const struct jit_line *find_line(const struct jit *jit, const struct jit_
 	return best;
 }
 
-size_t jit_find(const struct jit *jit, uint64_t address, struct image_frame *ret)
+size_t jit_describe(const struct jit *jit, const struct jit_symbol *symbol, uint64_t offset, struct image_frame *ret)
 {
 	static char readable[READER_NAME_MAX_BYTES + 1]; /* there is one thread */
-	const struct jit_symbol *symbol = find_symbol(jit, address);
-	if (!symbol)
-		return 0;
-	const struct jit_line *line = find_line(jit, symbol, address);
+	const struct jit_line *line = find_line(jit, symbol, symbol->told_at + offset);
 	const char *name = jit->text + symbol->name;
 	bool mangled = demangle(name, readable, sizeof(readable));
 	if (mangled)
@@ -187,4 +186,13 @@ size_t jit_find(const struct jit *jit, uint64_t address, struct image_frame *ret
 		.line = line ? line->line : 0,
 	};
 	return 1;
+}
+
+size_t jit_find(const struct jit *jit, uint64_t address, struct image_frame *ret)
+{
+	uint64_t until_ns = 0;
+	if (jit->by_start)
+		return jit_find_place(jit, jit_place_at(jit, address, UINT64_MAX, &until_ns), ret);
+	const struct jit_symbol *symbol = find_symbol(jit, address);
+	return symbol ? jit_describe(jit, symbol, address - symbol->start, ret) : 0;
 }

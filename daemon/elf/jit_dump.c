@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/cleanup.h"
 #include "elf/dwarf_cursor.h"
@@ -15,10 +16,15 @@ enum {
 	RECORD_MOVE = 1,
 	RECORD_DEBUG_INFO = 2,
 	RECORD_MAX_BYTES = 16 << 20,
+	MOVED_AMONG_MAX = 4096, /* of what was told last */
 	LINES_OF_SYMBOL_MAX = 64 << 10,
 	LOAD_FIXED_BYTES = 40, /* of a load record behind its prefix */
 	V8_SHIFT_BYTES = 0x40, /* of an ELF header */
+	FLAGS_AT = 32,
+	FLAG_ARCH_TIMESTAMP = 1, /* times are the processor's, which nobody can compare with a sample's */
 };
+
+#define CODE_MAX_BYTES (UINT64_C(1) << 40) /* of one function */
 
 /* Lines that wait for the record of their code. */
 struct pending {
@@ -29,10 +35,19 @@ struct pending {
 struct reading {
 	struct jit *jit;
 	struct pending lines;
+	uint64_t now_ns;
+	bool timeless; /* its times are by another clock than ours */
 };
 
+static uint64_t now_ns(void)
+{
+	struct timespec now = {};
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
 /* Behind the prefix: pid, tid, vma, address, size, index, name, bytes of code. */
-static int take_load(struct reading *reading, struct cursor *in)
+static int take_load(struct reading *reading, uint64_t time_ns, struct cursor *in)
 {
 	cursor_skip(in, 4 + 4 + 8);
 	uint64_t address = cursor_uint(in, 8), bytes = cursor_uint(in, 8);
@@ -40,27 +55,33 @@ static int take_load(struct reading *reading, struct cursor *in)
 	struct dwarf_text name = cursor_text(in);
 	struct pending lines = reading->lines;
 	reading->lines = (struct pending){};
-	if (in->failed)
+	if (in->failed || bytes > CODE_MAX_BYTES)
 		return 0;
-	if (lines.address != address)
-		lines.n = 0;
-	return jit_add(reading->jit, address, bytes, name.at, name.n, lines.first, lines.n);
+	struct jit_symbol symbol = {.start = address,
+				    .end = address + bytes,
+				    .from_ns = time_ns,
+				    .told_at = address,
+				    .first_line = lines.first,
+				    .n_lines = lines.address == address ? lines.n : 0};
+	return jit_add_named(reading->jit, symbol, name.at, name.n);
 }
 
-/* Code that is now elsewhere too; samples of before it moved are where it was. */
-static int take_move(struct reading *reading, struct cursor *in)
+/* Code that is elsewhere from now on; samples of before it moved are where it was. */
+static int take_move(struct reading *reading, uint64_t time_ns, struct cursor *in)
 {
 	struct jit *jit = reading->jit;
 	cursor_skip(in, 4 + 4 + 8);
 	uint64_t old = cursor_uint(in, 8), new = cursor_uint(in, 8), bytes = cursor_uint(in, 8);
-	for (size_t i = jit->n; !in->failed && i-- > 0 && jit->n - i < 4096;) {
-		struct jit_symbol *symbol = &jit->symbols[i];
-		if (symbol->start != old)
+	if (in->failed || bytes == 0 || bytes > CODE_MAX_BYTES || new > UINT64_MAX - bytes)
+		return 0;
+	for (size_t i = jit->n; i-- > 0 && jit->n - i < MOVED_AMONG_MAX;) {
+		struct jit_symbol symbol = jit->symbols[i];
+		if (symbol.start != old)
 			continue;
-		const char *name = jit->text + symbol->name;
-		_cleanup_free_ char *copy = strdup(name); /* the text may be moved by what follows */
-		/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): freed by its cleanup */
-		return copy ? jit_add(jit, new, bytes, copy, strlen(copy), 0, 0) : -ENOMEM;
+		symbol.start = new;
+		symbol.end = new + bytes;
+		symbol.from_ns = time_ns;
+		return jit_add(jit, &symbol);
 	}
 	return 0;
 }
@@ -122,13 +143,15 @@ static int take_debug_info(struct reading *reading, struct cursor *in)
 	return 0;
 }
 
-static int take_record(struct reading *reading, uint32_t id, struct cursor *in)
+static int take_record(struct reading *reading, uint32_t id, uint64_t time_ns, struct cursor *in)
 {
+	if (id == RECORD_LOAD || id == RECORD_MOVE)
+		reading->timeless |= time_ns > reading->now_ns;
 	switch (id) {
 	case RECORD_LOAD:
-		return take_load(reading, in);
+		return take_load(reading, time_ns, in);
 	case RECORD_MOVE:
-		return take_move(reading, in);
+		return take_move(reading, time_ns, in);
 	case RECORD_DEBUG_INFO:
 		return take_debug_info(reading, in);
 	default:
@@ -152,7 +175,8 @@ int jit_read_dump(struct jit *jit, int fd, uint64_t bytes)
 		return -ENOEXEC;
 	size_t room = bytes < RECORD_MAX_BYTES ? bytes : RECORD_MAX_BYTES;
 	_cleanup_free_ uint8_t *body = malloc(room ? room : 1);
-	struct reading reading = {.jit = jit};
+	struct reading reading = {
+		.jit = jit, .now_ns = now_ns(), .timeless = header[FLAGS_AT / 4] & FLAG_ARCH_TIMESTAMP};
 	int r = body ? 0 : -ENOMEM;
 	uint64_t at = header[2];
 	while (r == 0 && at < bytes) {
@@ -164,8 +188,11 @@ int jit_read_dump(struct jit *jit, int fd, uint64_t bytes)
 		if (n < 0)
 			return -EIO;
 		struct cursor in = {.at = body, .end = body + n};
-		r = take_record(&reading, prefix[0], &in);
+		r = take_record(&reading, prefix[0], prefix[2] | (uint64_t)prefix[3] << 32, &in);
 		at += prefix[1];
 	}
+	/* NOLINTNEXTLINE(clang-analyzer-unix.Malloc): freed by its cleanup */
+	for (size_t i = 0; reading.timeless && i < jit->n; i++)
+		jit->symbols[i].from_ns = 0;
 	return r; // NOLINT(clang-analyzer-unix.Malloc): freed by its cleanup
 }

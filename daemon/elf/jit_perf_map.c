@@ -33,7 +33,8 @@ static int take_line(struct jit *jit, const char *text, const char *end)
 	uint64_t start = 0, bytes = 0;
 	if (!take_hex(&text, end, &start) || !take_hex(&text, end, &bytes))
 		return 0;
-	return jit_add(jit, start, bytes, text, (size_t)(end - text), 0, 0);
+	struct jit_symbol symbol = {.start = start, .end = start + bytes};
+	return jit_add_named(jit, symbol, text, (size_t)(end - text));
 }
 
 /* The whole lines of chunk; how many bytes they take. */

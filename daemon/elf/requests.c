@@ -47,6 +47,7 @@ struct requests {
 	char *wanted_list[READER_SPLITS_MAX];
 	char text[READER_MESSAGE_MAX_BYTES];
 	size_t text_used;
+	uint64_t places[READER_BATCH_MAX], untils[READER_BATCH_MAX];
 };
 
 struct requests *requests_new(void)
@@ -231,6 +232,14 @@ static void fill_frame(struct requests *requests, const struct image_frame *in, 
 	out->start_line = in->start_line;
 }
 
+static size_t find_in(const struct open_file *file, uint64_t offset, struct image_frame *found)
+{
+	if (file->image)
+		return image_find_frames(file->image, offset, found);
+	return jit_has_places(file->jit) ? jit_find_place(file->jit, offset, found)
+					 : jit_find(file->jit, offset, found);
+}
+
 /* Fills the i-th Frames of the reply; false when it does not fit any more. */
 static bool add_frames(struct requests *requests, const struct open_file *file, size_t i, uint64_t file_offset,
 		       size_t *used)
@@ -239,8 +248,7 @@ static bool add_frames(struct requests *requests, const struct open_file *file, 
 	Sprof__Reader__Frames *frames = &requests->frames[i];
 	sprof__reader__frames__init(frames);
 	requests->frames_list[i] = frames;
-	size_t n = file->image ? image_find_frames(file->image, file_offset, found)
-			       : jit_find(file->jit, file_offset, found);
+	size_t n = find_in(file, file_offset, found);
 	if (n > FRAMES_IN_REPLY_MAX - requests->n_frames)
 		return false;
 	if (!take_room(found, n, used)) {
@@ -361,6 +369,24 @@ static int handle_find_symbols(int fd, const Sprof__Reader__FindSymbols *in, uin
 	return find_symbols(fd, in->name, in->n_name, positions);
 }
 
+static int handle_code_at(struct requests *requests, uint64_t file_id, const Sprof__Reader__CodeAt *in,
+			  Sprof__Reader__CodePlaces *ret)
+{
+	const struct open_file *file = find_file(requests, file_id);
+	size_t n = 0;
+	if (!file)
+		return -ENOENT;
+	if (!file->jit || in->n_address == 0 || in->n_address > READER_BATCH_MAX || in->n_time != in->n_address)
+		return -EBADMSG;
+	uint64_t until_ns = work_clock_ns() + REPLY_AFTER_NS;
+	for (; n < in->n_address && (n == 0 || work_clock_ns() < until_ns); n++)
+		requests->places[n] = jit_place_at(file->jit, in->address[n], in->time[n], &requests->untils[n]);
+	ret->place = requests->places;
+	ret->until = requests->untils;
+	ret->n_place = ret->n_until = n;
+	return 0;
+}
+
 static const char *text_of(int error)
 {
 	switch (error) {
@@ -392,6 +418,7 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 	Sprof__Reader__SplitWanted wanted = SPROF__READER__SPLIT_WANTED__INIT;
 	Sprof__Reader__UnwindTableMade table_made = SPROF__READER__UNWIND_TABLE_MADE__INIT;
 	Sprof__Reader__FoundSymbols found = SPROF__READER__FOUND_SYMBOLS__INIT;
+	Sprof__Reader__CodePlaces code_places = SPROF__READER__CODE_PLACES__INIT;
 	uint64_t positions[READER_SYMBOLS_MAX];
 	Sprof__Reader__Reply answer = SPROF__READER__REPLY__INIT;
 	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
@@ -419,6 +446,10 @@ size_t requests_handle(struct requests *requests, const uint8_t *packet, size_t 
 		r = handle_find_symbols(owned, request->find_symbols, positions, &found);
 		answer.what_case = SPROF__READER__REPLY__WHAT_FOUND_SYMBOLS;
 		answer.found_symbols = &found;
+	} else if (request && request->what_case == SPROF__READER__REQUEST__WHAT_CODE_AT) {
+		r = handle_code_at(requests, request->file_id, request->code_at, &code_places);
+		answer.what_case = SPROF__READER__REPLY__WHAT_CODE_PLACES;
+		answer.code_places = &code_places;
 	}
 	answer.sequence = request ? request->sequence : 0;
 	answer.error = -r;

@@ -15,6 +15,22 @@ static bool ascend(const struct mapping *mappings, size_t n)
 	return true;
 }
 
+/* "jit-PID.dump", which a JIT maps executable so that profilers see it. */
+static bool is_jit_dump(const char *path)
+{
+	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+	if (strncmp(name, "jit-", 4) != 0)
+		return false;
+	name += 4;
+	size_t digits = strspn(name, "0123456789");
+	return digits > 0 && strcmp(name + digits, ".dump") == 0;
+}
+
+bool mapping_is_nameless(const char *name)
+{
+	return !name[0] || name[0] == '[' || strncmp(name, "//anon", 6) == 0 || strncmp(name, "/memfd:", 7) == 0;
+}
+
 int maps_new(const struct mapping *mappings, size_t n, size_t main_index, struct maps **ret)
 {
 	if (main_index > n || !ascend(mappings, n))
@@ -29,10 +45,13 @@ int maps_new(const struct mapping *mappings, size_t n, size_t main_index, struct
 	maps->references = 1;
 	maps->n = n;
 	maps->main_index = main_index;
+	maps->jit_dump = NULL;
 	char *names = (char *)&maps->mappings[n];
 	for (size_t i = 0; i < n; i++) {
 		maps->mappings[i] = mappings[i];
 		maps->mappings[i].name = names;
+		if (mappings[i].file && !maps->jit_dump && is_jit_dump(mappings[i].name))
+			maps->jit_dump = mappings[i].file;
 		names = stpcpy(names, mappings[i].name) + 1;
 	}
 	*ret = maps;

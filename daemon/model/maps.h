@@ -26,9 +26,10 @@ struct mapping {
 
 struct maps {
 	_Atomic unsigned references;
-	size_t n;          /* mappings, ascending by start, not overlapping */
-	size_t main_index; /* the main program's first executable mapping; n when unknown */
-	uint64_t program;  /* which program's they are: mm->start_stack; 0: not known. Set by who read them */
+	size_t n;              /* mappings, ascending by start, not overlapping */
+	size_t main_index;     /* the main program's first executable mapping; n when unknown */
+	struct file *jit_dump; /* the jitdump among the mappings' files (jit-PID.dump); NULL: there is none */
+	uint64_t program;      /* which program's they are: mm->start_stack; 0: not known. Set by who read them */
 	/* Of all its mappings, as the kernel counts them: mm->map_count, and mm->exec_vm, which leaves writable code out. 0: not known. Set likewise. */
 	uint32_t map_count, exec_pages;
 	struct mapping mappings[]; /* n */
@@ -39,6 +40,9 @@ struct maps {
 int maps_new(const struct mapping *mappings, size_t n, size_t main_index, struct maps **ret);
 struct maps *maps_ref(struct maps *maps);
 void maps_unref(struct maps *maps); /* NULL is fine */
+
+/* Whether what is mapped under this name has no names of its own: what is there, if code, a JIT made. */
+bool mapping_is_nameless(const char *name);
 
 /* The mapping that holds address, or NULL. O(log n). */
 const struct mapping *maps_find(const struct maps *maps, uint64_t address);

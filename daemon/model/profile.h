@@ -29,10 +29,19 @@ struct profile_mapping {
 
 #define PROFILE_NO_MAPPING UINT32_MAX
 
+/* Code that a JIT made was at an address when it was sampled, perhaps not before or after. */
+struct code_moment {
+	uint64_t address;
+	uint64_t time_ns; /* CLOCK_MONOTONIC; UINT64_MAX: as of now */
+	uint64_t place;   /* what code that was, as the JIT's file tells, for symbolize; 0: not known */
+};
+#define CODE_PLACE_UNASKED UINT64_MAX
+
 struct profile_location {
 	uint64_t address;           /* where to look: the sampled pc, or return address - 1 for a caller */
 	uint64_t file_offset;       /* of address, in the mapping's file; for the kernel the address itself */
 	uint32_t mapping;           /* index, or PROFILE_NO_MAPPING */
+	uint64_t place;             /* of a code_moment; 0: none */
 	uint32_t n_lines;           /* 0: no name is known */
 	struct profile_line *lines; /* [0] is the innermost inlined function */
 };

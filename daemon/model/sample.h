@@ -25,7 +25,9 @@ enum { SAMPLE_COMM_BYTES = 16 };
 enum { SAMPLE_PYTHON_NO_CODE = (1 << 28) - 1 }; /* there was no room for another code object */
 
 struct sample {
-	uint64_t time_ns;      /* CLOCK_MONOTONIC */
+	uint64_t time_ns; /* CLOCK_MONOTONIC */
+	uint64_t
+		code_ns; /* time_ns, when names of its code are those of that time; 0: names are the same at all times */
 	uint64_t cpu_ns;       /* CPU time this sample stands for: since the thread's previous sample */
 	uint32_t tid;          /* in the daemon's pid namespace */
 	uint32_t maps_version; /* which snapshot of the target's mappings the addresses belong to */

@@ -102,17 +102,11 @@ static bool is_complete(enum stack_end end)
 	return complete[end];
 }
 
-/* Where the call is: the instruction before the one it returns to. */
-static uint64_t call_address(uint64_t return_address)
-{
-	return return_address ? return_address - 1 : 0;
-}
-
 static int locate_kernel_part(struct builder *builder, const struct stack *stack, uint32_t *n)
 {
 	for (size_t i = 0; i < stack->n_kernel; i++) {
-		uint64_t address = i == 0 ? stack->frames[i] : call_address(stack->frames[i]);
-		int r = builder_locate_kernel(builder, address, &builder->scratch[(*n)++]);
+		int r = builder_locate_kernel(builder, builder_code_address(stack->frames, i),
+					      &builder->scratch[(*n)++]);
 		if (r < 0)
 			return r;
 	}
@@ -138,21 +132,22 @@ static enum builder_placeholder placeholder_of(const struct stack *stack, const 
 
 /* The place of user frame i. -ENODATA: it is no address of code, and so are those after it that are addresses. */
 static int locate_user_frame(struct builder *builder, struct builder_version *version, const struct stack *stack,
-			     size_t i, uint32_t *ret)
+			     size_t i, uint64_t code_ns, uint32_t *ret)
 {
 	const uint64_t *user = stack->frames + stack->n_kernel;
 	enum builder_placeholder placeholder = placeholder_of(stack, user, i, version->maps);
 	if (placeholder != PLACEHOLDER_NONE)
 		return builder_locate_placeholder(builder, placeholder, ret);
-	uint64_t address = i == 0 ? user[i] : call_address(user[i]);
+	uint64_t address = builder_code_address(user, i);
 	const struct mapping *mapping = version->maps ? maps_find(version->maps, address) : NULL;
 	/* Without a snapshot nothing can be said against any address. */
 	if (i > 0 && version->maps && !mapping)
 		return -ENODATA;
-	return builder_locate_user(builder, version, mapping, address, ret);
+	return builder_locate_user(builder, version, mapping, address, code_ns, ret);
 }
 
-static int locate_user_part(struct builder *builder, const struct stack *stack, uint32_t *n, bool *ret_cut)
+static int locate_user_part(struct builder *builder, const struct stack *stack, uint64_t code_ns, uint32_t *n,
+			    bool *ret_cut)
 {
 	struct builder_version *version = builder_version(builder, stack->maps_version);
 	if (!version)
@@ -163,7 +158,7 @@ static int locate_user_part(struct builder *builder, const struct stack *stack, 
 		if (SAMPLE_IS_PYTHON(frame)) /* which needs no walk of the stack to be known */
 			r = builder_locate_python(builder, frame, &builder->scratch[*n]);
 		else if (!*ret_cut)
-			r = locate_user_frame(builder, version, stack, i, &builder->scratch[*n]);
+			r = locate_user_frame(builder, version, stack, i, code_ns, &builder->scratch[*n]);
 		else
 			continue;
 		if (r == -ENODATA)
@@ -176,13 +171,13 @@ static int locate_user_part(struct builder *builder, const struct stack *stack, 
 	return 0;
 }
 
-static int resolve(struct builder *builder, const struct stack *stack, struct resolved *ret)
+static int resolve(struct builder *builder, const struct stack *stack, uint64_t code_ns, struct resolved *ret)
 {
 	uint32_t n = 0;
 	bool cut = false;
 	int r = builder->options->include_kernel ? locate_kernel_part(builder, stack, &n) : 0;
 	if (r == 0)
-		r = locate_user_part(builder, stack, &n, &cut);
+		r = locate_user_part(builder, stack, code_ns, &n, &cut);
 	if (r == 0 && n == 0)
 		r = builder_locate_placeholder(builder, stack->n_kernel ? PLACEHOLDER_KERNEL : PLACEHOLDER_NO_STACK,
 					       &builder->scratch[n++]);
@@ -238,8 +233,9 @@ static int add_cells(struct builder *builder, const struct epoch *epoch, struct 
 {
 	for (const struct set_entry *entry = epoch->cells.first; entry; entry = entry->next) {
 		const struct cell *cell = (const struct cell *)entry;
-		struct resolved *of_stack = &resolved[cell->stack->id];
-		int r = of_stack->stack ? 0 : resolve(builder, cell->stack, of_stack);
+		struct resolved of_moment = {};
+		struct resolved *of_stack = cell->code_ns ? &of_moment : &resolved[cell->stack->id];
+		int r = of_stack->stack ? 0 : resolve(builder, cell->stack, cell->code_ns, of_stack);
 		if (r == 0)
 			r = add_sample(builder, of_stack->stack, cell);
 		if (r < 0)
@@ -297,6 +293,8 @@ static int build(struct builder *builder, struct epoch *const *epochs, size_t n_
 	int r = survey(builder, epochs, n_epochs);
 	if (r == 0)
 		r = builder_add_main(builder);
+	if (r == 0)
+		r = builder_find_places(builder, epochs, n_epochs);
 	for (size_t i = 0; i < n_epochs && r == 0; i++)
 		r = add_epoch(builder, epochs[i], cut);
 	if (r == 0)
@@ -312,6 +310,7 @@ static void free_tables(struct builder *builder)
 			      &builder->stacks,   &builder->comms,    &builder->samples};
 	for (size_t i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)
 		set_free(sets[i], &builder->heap);
+	builder_free_places(builder);
 }
 
 int store_build_profile(struct epoch *const *epochs, size_t n_epochs, const struct store_build_options *options,

@@ -16,6 +16,7 @@ struct stack_key {
 
 struct cell_key {
 	const struct stack *stack;
+	uint64_t code_ns;
 	uint32_t tid;
 	char comm[SAMPLE_COMM_BYTES];
 };
@@ -84,7 +85,7 @@ static bool cell_equal(const struct set_entry *entry, const void *key_)
 {
 	const struct cell *cell = (const struct cell *)entry;
 	const struct cell_key *key = key_;
-	return cell->stack == key->stack && cell->tid == key->tid &&
+	return cell->stack == key->stack && cell->tid == key->tid && cell->code_ns == key->code_ns &&
 	       memcmp(cell->comm, key->comm, sizeof(key->comm)) == 0;
 }
 
@@ -92,8 +93,9 @@ static uint32_t cell_hash(const struct cell_key *key, uint32_t hash_of_stack)
 {
 	struct {
 		uint32_t stack, tid;
+		uint64_t code_ns;
 		char comm[SAMPLE_COMM_BYTES];
-	} bytes = {.stack = hash_of_stack, .tid = key->tid};
+	} bytes = {.stack = hash_of_stack, .tid = key->tid, .code_ns = key->code_ns};
 	memcpy(bytes.comm, key->comm, sizeof(bytes.comm));
 	return (uint32_t)hash_bytes(&bytes, sizeof(bytes), hash_seed());
 }
@@ -134,21 +136,19 @@ static struct cell *add_cell(struct epoch *epoch, struct cell_key *cell_key, uin
 		set_insert(&epoch->stacks, &stack->entry, hash_of_stack);
 		cell_key->stack = stack;
 	}
-	*cell = (struct cell){.stack = cell_key->stack, .tid = cell_key->tid};
+	*cell = (struct cell){.stack = cell_key->stack, .tid = cell_key->tid, .code_ns = cell_key->code_ns};
 	memcpy(cell->comm, cell_key->comm, sizeof(cell->comm));
 	set_insert(&epoch->cells, &cell->entry, hash);
 	return cell;
 }
 
-/* The cell of a stack in a thread, added if need be; NULL: out of memory or budget. */
-static struct cell *intern(struct epoch *epoch, const struct stack_key *key, uint32_t tid, const char *comm,
+/* The cell of a stack, added if need be; cell_key.stack is set here. NULL: out of memory or budget. */
+static struct cell *intern(struct epoch *epoch, const struct stack_key *key, struct cell_key cell_key,
 			   bool *ret_new_stack)
 {
 	uint32_t hash_of_stack = stack_hash(key);
-	struct cell_key cell_key = {.tid = tid};
 	cell_key.stack = set_find(&epoch->stacks, hash_of_stack, stack_equal, key);
 	bool new_stack = !cell_key.stack;
-	memcpy(cell_key.comm, comm, strnlen(comm, SAMPLE_COMM_BYTES));
 	uint32_t hash = cell_hash(&cell_key, hash_of_stack);
 	struct cell *cell = new_stack ? NULL : set_find(&epoch->cells, hash, cell_equal, &cell_key);
 	if (!cell)
@@ -185,8 +185,10 @@ int epoch_add(struct epoch *epoch, const struct sample *sample, bool *ret_new_st
 		.n_user = sample->n_user,
 		.user_end = sample->user_end,
 	};
+	struct cell_key cell_key = {.tid = sample->tid, .code_ns = sample->code_ns};
+	memcpy(cell_key.comm, sample->comm, strnlen(sample->comm, SAMPLE_COMM_BYTES));
 	bool new_stack;
-	struct cell *cell = intern(epoch, &key, sample->tid, sample->comm, &new_stack);
+	struct cell *cell = intern(epoch, &key, cell_key, &new_stack);
 	if (!cell)
 		return -ENOMEM;
 	cell->count++;
@@ -220,8 +222,10 @@ struct epoch *epoch_copy(const struct epoch *epoch)
 			.n_user = stack->n_user,
 			.user_end = stack->user_end,
 		};
+		struct cell_key cell_key = {.tid = from->tid, .code_ns = from->code_ns};
+		memcpy(cell_key.comm, from->comm, sizeof(cell_key.comm));
 		bool new_stack;
-		struct cell *to = intern(copy, &key, from->tid, from->comm, &new_stack);
+		struct cell *to = intern(copy, &key, cell_key, &new_stack);
 		if (!to) {
 			epoch_unref(copy);
 			return NULL;

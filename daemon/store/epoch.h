@@ -1,6 +1,7 @@
 /* How an epoch lies in memory. Private to store: epoch.c fills it, build.c reads it.
  *
- * Two sets in one arena: the stacks, and the cells, each of which counts the samples of one stack in one thread under one name.
+ * Two sets in one arena: the stacks, and the cells, each of which counts the samples of one stack in one thread under one name; where names depend
+ * on the time, of one time.
  * A new stack always comes with a new cell, so walking the cells in their order meets the stacks in the order of their ids. */
 #pragma once
 #include <stdatomic.h>
@@ -23,6 +24,7 @@ struct cell {
 	uint32_t tid;
 	const struct stack *stack;
 	uint64_t count, cpu_ns;
+	uint64_t code_ns;             /* as in struct sample */
 	char comm[SAMPLE_COMM_BYTES]; /* cleared behind its end; not terminated when 16 bytes long */
 };
 

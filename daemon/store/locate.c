@@ -24,7 +24,7 @@ struct mapping_item {
 };
 
 struct location_key {
-	uint64_t address;
+	uint64_t address, place;
 	uint32_t mapping, placeholder;
 };
 
@@ -115,7 +115,8 @@ int builder_add_main(struct builder *builder)
 static bool location_equal(const struct set_entry *entry, const void *key_)
 {
 	const struct location_key *a = &((const struct location_item *)entry)->key, *b = key_;
-	return a->address == b->address && a->mapping == b->mapping && a->placeholder == b->placeholder;
+	return a->address == b->address && a->place == b->place && a->mapping == b->mapping &&
+	       a->placeholder == b->placeholder;
 }
 
 static int add_location(struct builder *builder, const struct location_key *key, uint64_t file_offset, uint32_t *ret)
@@ -177,7 +178,7 @@ int builder_locate_python(struct builder *builder, uint64_t frame, uint32_t *ret
 }
 
 int builder_locate_user(struct builder *builder, struct builder_version *version, const struct mapping *mapping,
-			uint64_t address, uint32_t *ret)
+			uint64_t address, uint64_t code_ns, uint32_t *ret)
 {
 	if (!mapping)
 		return locate_unmapped(builder, address, ret);
@@ -188,6 +189,8 @@ int builder_locate_user(struct builder *builder, struct builder_version *version
 			return r;
 	}
 	struct location_key key = {.address = address, .mapping = *index};
+	if (builder->moments && mapping_is_nameless(mapping->name))
+		key.place = builder_place(builder, address, code_ns);
 	return add_location(builder, &key, address - mapping->start + mapping->file_offset, ret);
 }
 
@@ -201,7 +204,11 @@ static int finish_location(struct builder *builder, const struct location_item *
 {
 	struct profile_location *location = &builder->profile->locations[item->index];
 	*location = (struct profile_location){
-		.address = item->key.address, .file_offset = item->file_offset, .mapping = item->key.mapping};
+		.address = item->key.address,
+		.file_offset = item->file_offset,
+		.place = item->key.place,
+		.mapping = item->key.mapping,
+	};
 	if (item->key.placeholder == PLACEHOLDER_NONE)
 		return 0;
 	const char *name = placeholder_names[item->key.placeholder];

@@ -53,23 +53,29 @@ void retention_totals(const struct retention *retention, struct epoch_totals *re
 typedef struct maps *(*store_maps_fn)(void *context,
 				      uint32_t maps_version); /* borrowed; the same for the same version */
 
+/* Sets the place of each of n moments, which ascend by address, and of one address by time; no two are the same. */
+typedef void (*store_places_fn)(void *context, struct code_moment *moments, size_t n);
+
 struct store_build_options {
 	bool include_kernel; /* else kernel frames are left out (a sample of nothing but kernel frames keeps one frame "[kernel]",
 	                          a location without address whose only line has that name) */
 	store_maps_fn maps;
 	void *maps_context;
+	store_places_fn places; /* NULL: what code is at an address does not depend on the time */
+	void *places_context;
 	size_t budget_bytes; /* of the profile in memory */
 };
 
-/* Merges the epochs into a profile: samples by (stack, thread, comm made valid UTF-8), locations unique by (mapping, address), a mapping that stands
+/* Merges the epochs into a profile: samples by (stack, thread, comm made valid UTF-8), locations unique by (mapping, address, place), a mapping that stands
  * in several versions at the same place is one. mappings[0] is the main program's in the newest version that has a snapshot; of
  * the others, only those that some location uses. Addresses of the kernel lie in "[kernel.kallsyms]", the kernel's half.
  * A caller's address is return address - 1. The user part of a stack is cut before the first caller that lies in no
  * executable mapping (counted in *ret_cut, in samples): a frame pointer chain through code without frame pointers makes such.
  * Stacks of a version without a snapshot are not cut, their addresses have no mapping. A sample without any frame gets one
  * placeholder location, whose only line is named "[no stack]", so that its CPU time is not lost.
- * Frames of CPython's (SAMPLE_FRAME_PYTHON) lie in a mapping of their own, "[python]", with the frame for address.
+ * Addresses in nameless mappings (mapping_is_nameless) have a place when there is options->places: of when they were sampled, or UINT64_MAX where that was
+ * not noted. Frames of CPython's (SAMPLE_FRAME_PYTHON) lie in a mapping of their own, "[python]", with the frame for address.
  * Fills no other lines, no build-ids, comments, time, duration, period, pid, cgroup. -ENOMEM when the budget is spent.
- * Thread: any; options->maps is called in it, and what it returns must stay until the profile is built. */
+ * Thread: any; options->maps and places are called in it, and what maps returns must stay until the profile is built. */
 int store_build_profile(struct epoch *const *epochs, size_t n_epochs, const struct store_build_options *options,
 			struct profile **ret, uint64_t *ret_cut);

@@ -426,3 +426,37 @@ int file_names_find_symbols(struct file_names *names, uint64_t file_id, int fd, 
 	protocol_reply_free(&reply);
 	return r;
 }
+
+int file_names_code_at(struct file_names *names, const struct named_file *dump, const uint64_t *addresses,
+		       const uint64_t *times_ns, size_t n, uint64_t deadline_ns, uint64_t *ret_places,
+		       uint64_t *ret_until_ns, size_t *ret_n)
+{
+	struct file_state *file = state_of(names, dump->id);
+	for (int attempt = 0; file && attempt < 2; attempt++) {
+		int r = open_file(names, file, dump, deadline_ns);
+		if (r < 0)
+			return r;
+		if (file->nameless) {
+			memset(ret_places, 0, n * sizeof(*ret_places));
+			memset(ret_until_ns, 0xff, n * sizeof(*ret_until_ns));
+			*ret_n = n;
+			return 0;
+		}
+		struct protocol_reply reply;
+		r = reader_code_at(names->reader, dump->id, addresses, times_ns, n, deadline_ns, &reply);
+		if (r < 0)
+			return judge(file, r);
+		if (reply.kind == REPLY_CODE_PLACES) {
+			memcpy(ret_places, reply.places, reply.n_places * sizeof(*ret_places));
+			memcpy(ret_until_ns, reply.until_ns, reply.n_places * sizeof(*ret_until_ns));
+			*ret_n = reply.n_places;
+		}
+		protocol_reply_free(&reply);
+		if (reply.kind == REPLY_CODE_PLACES)
+			return 0;
+		file->open_in = 0; /* the reader let go of it: open it again, once */
+	}
+	if (file)
+		blame(file);
+	return -EAGAIN;
+}

@@ -36,6 +36,12 @@ typedef void file_names_found(void *context, size_t index, const struct profile_
 size_t file_names_find(struct file_names *names, const struct named_file *file, const uint64_t *file_offsets, size_t n,
 		       uint64_t deadline_ns, file_names_found *found, void *context);
 
+/* What code was at n addresses (READER_BATCH_MAX at the most) of a jitdump at those moments, and until when: places, by which file_names_find names
+ * it, as if they were offsets; 0: nothing that is known. *ret_n says how many were answered, at least 1. 0; -EAGAIN: none, not now. */
+int file_names_code_at(struct file_names *names, const struct named_file *dump, const uint64_t *addresses,
+		       const uint64_t *times_ns, size_t n, uint64_t deadline_ns, uint64_t *ret_places,
+		       uint64_t *ret_until_ns, size_t *ret_n);
+
 /* As symbolize_unwind_table. What is remembered about failures is apart from that of names. */
 int file_names_unwind_table(struct file_names *names, uint64_t file_id, int fd, size_t max_bytes, uint64_t deadline_ns,
 			    struct scratch *scratch, struct unwind_table *ret);

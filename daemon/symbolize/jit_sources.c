@@ -1,5 +1,6 @@
 #include "symbolize/jit_sources.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -57,31 +58,26 @@ static uint64_t id_of(struct jit_ids *ids, const struct stat *st)
 	return ids->seen[at].id;
 }
 
-/* "jit-PID.dump", which a JIT maps executable so that profilers see it. */
-static bool is_jit_dump(const char *path)
-{
-	const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
-	if (strncmp(name, "jit-", 4) != 0)
-		return false;
-	name += 4;
-	size_t digits = strspn(name, "0123456789");
-	return digits > 0 && strcmp(name + digits, ".dump") == 0;
-}
-
 struct file *symbolize_jit_dump(struct maps *const *maps, size_t n)
 {
 	while (n-- > 0)
-		for (size_t i = 0; maps[n] && i < maps[n]->n; i++)
-			if (maps[n]->mappings[i].file && is_jit_dump(maps[n]->mappings[i].name))
-				return maps[n]->mappings[i].file;
+		if (maps[n] && maps[n]->jit_dump)
+			return maps[n]->jit_dump;
 	return NULL;
 }
 
-static void add(struct jit_sources *sources, struct jit_ids *ids, enum protocol_file kind, int fd,
-		const struct stat *st)
+static struct named_file name_of(struct jit_ids *ids, enum protocol_file kind, int fd, const struct stat *st)
 {
-	sources->files[sources->n++] =
-		(struct named_file){.id = id_of(ids, st), .fd = fd, .kind = kind, .root_fd = -1, .path = ""};
+	return (struct named_file){.id = id_of(ids, st), .fd = fd, .kind = kind, .root_fd = -1, .path = ""};
+}
+
+int jit_sources_dump(struct jit_ids *ids, const struct file *dump, struct named_file *ret)
+{
+	struct stat st;
+	if (!dump || dump->fd < 0 || fstat(dump->fd, &st) < 0)
+		return -ENOENT;
+	*ret = name_of(ids, PROTOCOL_JITDUMP, dump->fd, &st);
+	return 0;
 }
 
 static void add_perf_map(struct jit_sources *sources, struct jit_ids *ids, struct opener *opener,
@@ -96,16 +92,15 @@ static void add_perf_map(struct jit_sources *sources, struct jit_ids *ids, struc
 		return;
 	/* One of an earlier process of the same number is left behind at times. */
 	if (fstat(sources->map_fd, &st) == 0 && mtime_of(&st) + SLACK_NS >= target->started_unix_ns)
-		add(sources, ids, PROTOCOL_PERF_MAP, sources->map_fd, &st);
+		sources->files[sources->n++] = name_of(ids, PROTOCOL_PERF_MAP, sources->map_fd, &st);
 }
 
 void jit_sources_find(struct jit_ids *ids, struct opener *opener, const struct profile_target *target,
 		      uint64_t deadline_ns, struct jit_sources *ret)
 {
-	struct stat st;
 	*ret = (struct jit_sources){.map_fd = -1};
-	if (target->jit_dump && target->jit_dump->fd >= 0 && fstat(target->jit_dump->fd, &st) == 0)
-		add(ret, ids, PROTOCOL_JITDUMP, target->jit_dump->fd, &st);
+	if (jit_sources_dump(ids, target->jit_dump, &ret->files[0]) == 0)
+		ret->n = 1;
 	add_perf_map(ret, ids, opener, target, deadline_ns);
 }
 

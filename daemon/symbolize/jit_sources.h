@@ -20,4 +20,6 @@ struct jit_sources {
 /* Finds what there is now. A perf map is believed when it is a file of the process's user or root, and not older than the process. */
 void jit_sources_find(struct jit_ids *ids, struct opener *opener, const struct profile_target *target,
 		      uint64_t deadline_ns, struct jit_sources *ret);
+/* The jitdump alone (NULL: there is none), as it is now. -ENOENT. */
+int jit_sources_dump(struct jit_ids *ids, const struct file *dump, struct named_file *ret);
 void jit_sources_release(struct jit_sources *sources);

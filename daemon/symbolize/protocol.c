@@ -70,6 +70,21 @@ size_t protocol_find_symbols(uint64_t sequence, uint64_t file_id, const char *co
 	return sprof__reader__request__pack(&request, packet);
 }
 
+size_t protocol_code_at(uint64_t sequence, uint64_t file_id, const uint64_t *addresses, const uint64_t *times_ns,
+			size_t n, uint8_t *packet)
+{
+	Sprof__Reader__CodeAt code_at = SPROF__READER__CODE_AT__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	code_at.n_address = code_at.n_time = n;
+	code_at.address = (uint64_t *)addresses; /* only read */
+	code_at.time = (uint64_t *)times_ns;
+	request.sequence = sequence;
+	request.file_id = file_id;
+	request.what_case = SPROF__READER__REQUEST__WHAT_CODE_AT;
+	request.code_at = &code_at;
+	return sprof__reader__request__pack(&request, packet);
+}
+
 static bool is_printable(const char *text)
 {
 	size_t length = strlen(text);
@@ -208,6 +223,18 @@ static int take_found_symbols(const Sprof__Reader__FoundSymbols *in, struct prot
 	return 0;
 }
 
+static int take_code_places(const Sprof__Reader__CodePlaces *in, size_t n_asked, struct protocol_reply *reply)
+{
+	size_t n = in->n_place;
+	if (n == 0 || n > n_asked || in->n_until != n)
+		return -EBADMSG;
+	reply->kind = REPLY_CODE_PLACES;
+	reply->n_places = n;
+	memcpy(reply->places, in->place, n * sizeof(in->place[0]));
+	memcpy(reply->until_ns, in->until, n * sizeof(in->until[0]));
+	return 0;
+}
+
 static int take_reply(const Sprof__Reader__Reply *in, uint64_t sequence, size_t n_asked, struct protocol_reply *reply)
 {
 	if (in->sequence != sequence)
@@ -224,6 +251,9 @@ static int take_reply(const Sprof__Reader__Reply *in, uint64_t sequence, size_t 
 		return take_unwind_table(in->unwind_table, reply);
 	if (n_asked == PROTOCOL_ASKED_SYMBOLS && in->what_case == SPROF__READER__REPLY__WHAT_FOUND_SYMBOLS)
 		return take_found_symbols(in->found_symbols, reply);
+	size_t n_code = PROTOCOL_ASKED_CODE(0) - n_asked;
+	if (n_code <= READER_BATCH_MAX && in->what_case == SPROF__READER__REPLY__WHAT_CODE_PLACES)
+		return take_code_places(in->code_places, n_code, reply);
 	return -EBADMSG;
 }
 

@@ -14,7 +14,8 @@ enum reply_kind {
 	REPLY_SYMBOLIZED,
 	REPLY_UNWIND_TABLE,
 	REPLY_SPLIT_WANTED,
-	REPLY_FOUND_SYMBOLS
+	REPLY_FOUND_SYMBOLS,
+	REPLY_CODE_PLACES
 };
 
 struct protocol_reply {
@@ -45,6 +46,9 @@ struct protocol_reply {
 	/* REPLY_FOUND_SYMBOLS */
 	size_t n_positions;
 	uint64_t positions[READER_SYMBOLS_MAX];
+	/* REPLY_CODE_PLACES */
+	size_t n_places; /* the first of what was asked for; at least 1 */
+	uint64_t places[READER_BATCH_MAX], until_ns[READER_BATCH_MAX];
 };
 
 /* The length of the request in packet, which has READER_MESSAGE_MAX_BYTES. n is at most READER_BATCH_MAX. */
@@ -59,9 +63,14 @@ size_t protocol_unwind_table(uint64_t sequence, uint64_t file_id, uint8_t *packe
 /* n is at most READER_SYMBOLS_MAX. */
 size_t protocol_find_symbols(uint64_t sequence, uint64_t file_id, const char *const *names, size_t n, uint8_t *packet);
 
-/* In place of n_asked: it was UnwindTable, or FindSymbols. */
+/* n is at most READER_BATCH_MAX. */
+size_t protocol_code_at(uint64_t sequence, uint64_t file_id, const uint64_t *addresses, const uint64_t *times_ns,
+			size_t n, uint8_t *packet);
+
+/* In place of n_asked: it was UnwindTable, or FindSymbols, or CodeAt of n. */
 #define PROTOCOL_ASKED_UNWIND_TABLE SIZE_MAX
 #define PROTOCOL_ASKED_SYMBOLS      (SIZE_MAX - 1)
+#define PROTOCOL_ASKED_CODE(n)      (SIZE_MAX - 2 - (n))
 
 /* Checks and unpacks the reply to the request of sequence, which asked for n_asked offsets (0: it was Open or Attach). 0, and release *ret with
  * protocol_reply_free; -EBADMSG: it is malformed, or answers something else, or is out of bounds; -ENOMEM. */

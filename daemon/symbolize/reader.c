@@ -256,3 +256,10 @@ int reader_find_symbols(struct reader *reader, uint64_t file_id, int fd, const c
 	size_t bytes = protocol_find_symbols(++reader->sequence, file_id, names, n, reader->packet);
 	return exchange(reader, file_id, bytes, fd, PROTOCOL_ASKED_SYMBOLS, deadline_ns, ret);
 }
+
+int reader_code_at(struct reader *reader, uint64_t file_id, const uint64_t *addresses, const uint64_t *times_ns,
+		   size_t n, uint64_t deadline_ns, struct protocol_reply *ret)
+{
+	size_t bytes = protocol_code_at(++reader->sequence, file_id, addresses, times_ns, n, reader->packet);
+	return exchange(reader, file_id, bytes, -1, PROTOCOL_ASKED_CODE(n), deadline_ns, ret);
+}

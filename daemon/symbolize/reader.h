@@ -39,5 +39,7 @@ int reader_unwind_table(struct reader *reader, uint64_t file_id, const int fds[R
 			struct protocol_reply *ret);
 int reader_find_symbols(struct reader *reader, uint64_t file_id, int fd, const char *const *names, size_t n,
 			uint64_t deadline_ns, struct protocol_reply *ret);
+int reader_code_at(struct reader *reader, uint64_t file_id, const uint64_t *addresses, const uint64_t *times_ns,
+		   size_t n, uint64_t deadline_ns, struct protocol_reply *ret);
 int reader_symbolize(struct reader *reader, uint64_t file_id, const uint64_t *file_offsets, size_t n,
 		     uint64_t deadline_ns, struct protocol_reply *ret);

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "model/cfi_check.h"
 #include "model/python_codes.h"
+#include "symbolize/code_places.h"
 #include "symbolize/file_names.h"
 #include "symbolize/jit_sources.h"
 #include "symbolize/kernel_names.h"
@@ -160,6 +161,19 @@ static void fall_back(struct pass *pass, const char *name)
 	}
 }
 
+/* By what the reader goes in a file of that kind. */
+static uint64_t offset_in(const struct named_file *file, const struct profile_location *location)
+{
+	switch (file->kind) {
+	case PROTOCOL_PERF_MAP:
+		return location->address;
+	case PROTOCOL_JITDUMP:
+		return location->place;
+	default:
+		return location->file_offset;
+	}
+}
+
 /* Looks all locations up in a file. */
 static void name_by_reader(struct pass *pass, const struct named_file *file)
 {
@@ -170,10 +184,8 @@ static void name_by_reader(struct pass *pass, const struct named_file *file)
 		pass->profile->missing_names += pass->n;
 		return;
 	}
-	for (size_t i = 0; i < pass->n; i++) {
-		const struct profile_location *location = &pass->profile->locations[pass->locations[i]];
-		offsets[i] = file->kind == PROTOCOL_ELF ? location->file_offset : location->address;
-	}
+	for (size_t i = 0; i < pass->n; i++)
+		offsets[i] = offset_in(file, &pass->profile->locations[pass->locations[i]]);
 	pass->profile->missing_names +=
 		file_names_find(pass->symbolize->files, file, offsets, pass->n, pass->deadline_ns, take_found, pass);
 }
@@ -194,12 +206,6 @@ static void name_by_jit(struct pass *pass)
 	pthread_mutex_unlock(&symbolize->lock);
 }
 
-/* pprof cannot look for a file of such a name, so what we do not name has no name ever. */
-static bool is_hopeless(const char *name)
-{
-	return !name[0] || name[0] == '[' || strncmp(name, "//anon", 6) == 0 || strncmp(name, "/memfd:", 7) == 0;
-}
-
 static const char *display_name(const struct profile_mapping *mapping)
 {
 	return !mapping->name[0] || strcmp(mapping->name, "//anon") == 0 ? "[anon]" : mapping->name;
@@ -208,9 +214,10 @@ static const char *display_name(const struct profile_mapping *mapping)
 static void name_file(struct pass *pass, struct profile_mapping *mapping)
 {
 	struct file *file = mapping->file;
+	/* pprof cannot look for a file of such a name, so what we do not name has no name ever. */
+	bool hopeless = mapping_is_nameless(mapping->name);
 	if (!file || file->fd < 0) {
-		pass->profile->missing_names +=
-			pass->what == SYMBOLIZE_BUILD_IDS || is_hopeless(mapping->name) ? 0 : pass->n;
+		pass->profile->missing_names += pass->what == SYMBOLIZE_BUILD_IDS || hopeless ? 0 : pass->n;
 	} else {
 		char build_id[BUILD_ID_HEX_BYTES] = "";
 		struct named_file named = {.id = file->id,
@@ -226,7 +233,7 @@ static void name_file(struct pass *pass, struct profile_mapping *mapping)
 	}
 	if (file && file_build_id(file))
 		mapping->build_id = file_build_id(file);
-	if (is_hopeless(mapping->name)) {
+	if (hopeless) {
 		name_by_jit(pass);
 		fall_back(pass, display_name(mapping));
 	}
@@ -395,6 +402,17 @@ void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enu
 	strings_free(&pass->strings);
 	groups_free(&groups);
 	free(pass);
+}
+
+void symbolize_places(void *context, struct code_moment *moments, size_t n)
+{
+	struct symbolize_code *code = context;
+	struct symbolize *symbolize = code->symbolize;
+	struct named_file dump;
+	pthread_mutex_lock(&symbolize->lock);
+	if (jit_sources_dump(symbolize->jit_ids, code->dump, &dump) == 0)
+		code->missing += code_places_find(symbolize->files, &dump, moments, n, code->deadline_ns);
+	pthread_mutex_unlock(&symbolize->lock);
 }
 
 int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd, size_t max_bytes,

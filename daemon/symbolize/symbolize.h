@@ -62,6 +62,15 @@ int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd
  * would be mapped by the mapping of its code; UINT64_MAX: it has no such symbol. -ENOEXEC: it is no ELF file; -EAGAIN: not now. */
 int symbolize_find_symbols(struct symbolize *symbolize, uint64_t file_id, int fd, const char *const *names, size_t n,
 			   uint64_t deadline_ns, uint64_t *ret);
+/* Before a profile is symbolized: what code, by a jitdump, was where its samples were (store_build_options.places). */
+struct symbolize_code {
+	struct symbolize *symbolize;
+	const struct file *dump; /* NULL: there is none, and nothing is known */
+	uint64_t deadline_ns;
+	uint64_t missing; /* counted up: moments that could not be looked at */
+};
+/* context: a struct symbolize_code. The moments ascend by address, and of one address by time. Sets their places, 0 where nothing is known. */
+void symbolize_places(void *context, struct code_moment *moments, size_t n);
 /* The jitdump among the mappings of n snapshots (NULL: none) of a process, the newest last; borrowed. NULL: there is none. */
 struct file *symbolize_jit_dump(struct maps *const *maps, size_t n);
 void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret);

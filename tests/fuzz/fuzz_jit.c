@@ -35,6 +35,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (jit_open(fd, data[0] & 1 ? JIT_DUMP : JIT_PERF_MAP, &jit) < 0)
 		return 0;
 	for (uint64_t address = 0; address < 0x8000; address += 0x80) {
+		uint64_t until_ns = UINT64_MAX, place = jit_place_at(jit, address, address, &until_ns);
+		if (until_ns <= address || (place && !jit_find_place(jit, place, &frame)))
+			__builtin_trap();
 		if (jit_find(jit, address, &frame)) {
 			if (!frame.name[0])
 				__builtin_trap();

@@ -203,7 +203,7 @@ class Foreign:
         self.start("ab", "-q", "-k", "-c", "8", "-t", "10000", "-n", "100000000", "-H", "Accept-Encoding: gzip", f"http://127.0.0.1:{port}/page.html")
         return server.pid
 
-    def postgres_server(self):
+    def postgres_server(self, *options, **environment):
         """Of the user `nobody`, since PostgreSQL refuses to run as root; (folder of its programs, what a client takes to find it)."""
         programs = max(Path("/usr/lib/postgresql").glob("*/bin"))
         nobody = {"user": 65534, "group": 65534, "extra_groups": []}
@@ -215,7 +215,8 @@ class Foreign:
             [programs / "initdb", "-D", data, "-U", "nobody", "--auth=trust", "--no-sync", "--no-instructions"],
             check=True, stdout=subprocess.DEVNULL, cwd=data, **nobody)  # fmt: skip
         server = self.start(
-            programs / "postgres", "-D", data, "-k", self.scratch(), "-c", "listen_addresses=", "-c", "fsync=off", "-c", "autovacuum=off", cwd=data, **nobody)
+            programs / "postgres", "-D", data, "-k", self.scratch(), "-c", "listen_addresses=", "-c", "fsync=off", "-c", "autovacuum=off", *options,
+            cwd=data, env={**os.environ, **environment}, **nobody)  # fmt: skip
         harness.wait_for((self.scratch() / ".s.PGSQL.5432").exists, 20, "postgres does not listen")
         harness.wait_for(
             lambda: subprocess.run([programs / "pg_isready", "-q", "-h", self.scratch()]).returncode == 0, 20, "postgres does not answer")

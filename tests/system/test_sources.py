@@ -1,4 +1,5 @@
 """Where names come from, beside the file that runs: debug files in the target's own root, and what JITs tell."""
+import collections
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import harness
+from foreign import Foreign
 from harness import Case, Daemon, Target
 from test_names import build_id
 
@@ -34,7 +36,7 @@ while True:
 """
 
 
-class Sources(Case):
+class Sources(Case, Foreign):
     @classmethod
     def setUpClass(cls):
         cls.daemon = Daemon(cls)
@@ -165,10 +167,49 @@ class Sources(Case):
 
     def test_a_jitdump(self):
         target = Target(self, "jitter", "--dump=1", cwd=self.daemon.directory)
-        found = self.functions(self.profile(target.pid))
+        profile = self.profile(target.pid)
+        found = self.functions(profile)
         count, files, lines = found["jit_hot"]
         self.assertGreater(count, 2 * found["jit_warm"][0], found)
         self.assertEqual((files, lines), ({"/nowhere/script.src"}, {100}))
+        # Code that stays is one, whenever it was sampled.
+        self.assertEqual(len({location.address for location in profile.locations}), len(profile.locations))
+
+    def test_code_that_takes_turns(self):
+        """Two functions at one address, some twenty times a second: each sample has the name of its time, though all are named at the end. Who called them
+        tells which it was."""
+        target = Target(self, "jitter", "--dump=1", "--turn-ms=10", "--seconds=8", cwd=self.daemon.directory)
+        self.daemon.attach(target.pid, 999)
+        truth = target.line()
+        self.daemon.settle(target.pid)
+        profile = self.daemon.pull(target.pid)
+        seen = collections.Counter()
+        for stack, count in profile.stacks():
+            if stack[0].startswith("jit_"):
+                seen[stack[0], stack[1]] += count
+        right = seen["jit_even", "drive_even"] + seen["jit_odd", "drive_odd"]
+        self.assertGreater(right, 0.95 * profile.count(), seen)
+        self.assertEqual(right, sum(seen.values()), seen)
+        self.assert_near(seen["jit_odd", "drive_odd"] / right, truth["odd_ns"] / (truth["even_ns"] + truth["odd_ns"]), 0, 0.03)
+        self.assertEqual(self.functions(profile)["jit_odd"][1:], ({"/nowhere/script.src"}, {500}))
+
+    def test_postgres_jitdump(self):
+        """PostgreSQL compiles each query anew, where the last one was, and numbers what it compiles."""
+        queries = "".join(f"select sum(x % {7 + i}), count(*) from generate_series(1, 400000) x where x % 5 <> {i % 5};\n" for i in range(40))
+        server, programs, client = self.postgres_server("-c", "jit_profiling_support=on", JITDUMPDIR=str(self.scratch()))
+        psql = self.start(programs / "psql", "-q", *client, "-f", self.file("queries.sql", "select pg_sleep(2); set jit_above_cost = 0;\n" + queries))
+        pid = self.postgres_backend(server, "psql")
+        self.daemon.attach(pid, 999)
+        psql.wait(300)
+        self.daemon.settle(pid)
+        names = collections.defaultdict(set)
+        for sample in self.daemon.pull(pid).samples:
+            name = sample.locations[0].lines[0][0].name if sample.locations[0].lines else ""
+            if re.fullmatch("(evalexpr|deform)_[0-9]+_[0-9]+", name):
+                names[sample.locations[0].address].add(name)
+        compiled = {int(name.split("_")[1]) for of in names.values() for name in of}
+        self.assertGreater(len(compiled), 25, compiled)
+        self.assertGreater(sum(len(of) > 1 for of in names.values()), 5, names)
 
     def test_node(self):
         script = self.daemon.directory / "hot.js"

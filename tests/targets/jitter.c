@@ -1,5 +1,6 @@
 /* Writes functions into memory and calls them, and tells of them as JITs do: in /tmp/perf-PID.map, and with --dump=1 in jit-PID.dump (in the
- * current directory), with lines. At SIGUSR1 it replaces one function by another at the same place. */
+ * current directory), with lines. At SIGUSR1 it replaces one function by another at the same place. With --turn-ms=N it does so all the time: jit_even,
+ * called by drive_even, is there for three times N ms of CPU time, jit_odd, called by drive_odd, for N. */
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -105,12 +106,38 @@ TARGET_NOINLINE static void drive(jit_function *hot, jit_function *warm)
 	__asm__ volatile("");
 }
 
+TARGET_NOINLINE static void drive_even(jit_function *even, uint64_t until_ns)
+{
+	while (target_thread_cpu_ns() < until_ns)
+		even(100000);
+	__asm__ volatile("# even");
+}
+
+TARGET_NOINLINE static void drive_odd(jit_function *odd, uint64_t until_ns)
+{
+	while (target_thread_cpu_ns() < until_ns)
+		odd(100000);
+	__asm__ volatile("# odd");
+}
+
+/* Both at the same place, one after the other. How much CPU time each has taken into *even_ns and *odd_ns. */
+static void take_turns(uint64_t turn_ns, uint64_t *even_ns, uint64_t *odd_ns)
+{
+	uint64_t begin_ns = target_thread_cpu_ns();
+	drive_even(make(0, "jit_even", 400), begin_ns + 3 * turn_ns);
+	uint64_t middle_ns = target_thread_cpu_ns();
+	drive_odd(make(0, "jit_odd", 500), middle_ns + turn_ns);
+	*even_ns += middle_ns - begin_ns;
+	*odd_ns += target_thread_cpu_ns() - middle_ns;
+}
+
 int main(int argc, char **argv)
 {
-	long seconds = 0, dumps = 0;
+	long seconds = 0, dumps = 0, turn_ms = 0;
+	uint64_t even_ns = 0, odd_ns = 0;
 	char path[64];
-	const struct target_flag flags[] = {{"seconds", &seconds}, {"dump", &dumps}};
-	target_parse(argc, argv, flags, 2);
+	const struct target_flag flags[] = {{"seconds", &seconds}, {"dump", &dumps}, {"turn-ms", &turn_ms}};
+	target_parse(argc, argv, flags, 3);
 	target_begin(seconds);
 	signal(SIGUSR1, on_usr1);
 	snprintf(path, sizeof(path), "/tmp/perf-%d.map", (int)getpid());
@@ -123,7 +150,10 @@ int main(int argc, char **argv)
 	jit_function *hot = make(0, "jit_hot", 100), *warm = make(1, "jit_warm", 200);
 	target_ready(NULL);
 	while (!target_over()) {
-		drive(hot, warm);
+		if (turn_ms)
+			take_turns((uint64_t)turn_ms * 1000000, &even_ns, &odd_ns);
+		else
+			drive(hot, warm);
 		if (replace) {
 			replace = 0;
 			hot = make(0, "jit_replaced", 300);
@@ -131,6 +161,7 @@ int main(int argc, char **argv)
 		}
 	}
 	unlink(path);
-	printf("{\"pid\": %d, \"process_cpu_ns\": %llu}\n", (int)getpid(), (unsigned long long)target_process_cpu_ns());
+	printf("{\"pid\": %d, \"process_cpu_ns\": %llu, \"even_ns\": %llu, \"odd_ns\": %llu}\n", (int)getpid(),
+	       (unsigned long long)target_process_cpu_ns(), (unsigned long long)even_ns, (unsigned long long)odd_ns);
 	return 0;
 }

@@ -1,10 +1,12 @@
 #include <check.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 #include "app/address_space.h"
 #include "base/clock.h"
 #include "check_main.h"
+#include "model/sample.h"
 
 static struct address_space space;
 static bool new_program;
@@ -308,8 +310,50 @@ START_TEST(a_snapshot_outlives_the_space)
 }
 END_TEST
 
-CHECK_MAIN("address_space", 60, a_library_that_comes_is_merged, the_snapshot_of_the_attach_may_be_confirmed,
-	   a_contradiction_opens_a_version, an_exec_before_the_first_record_leaves_nothing_of_the_old_program,
+static bool timed(uint64_t leaf, uint64_t caller)
+{
+	uint64_t user[] = {leaf, caller + 1};
+	return address_space_is_timed(&space, user, 2);
+}
+
+/* Of code that a JIT may have made, where a jitdump may tell when. */
+START_TEST(names_that_depend_on_the_time)
+{
+	struct file_registry *registry = file_registry_new(2);
+	struct mapping mappings[] = {{.start = 100, .end = 200, .kind = MAPPING_FILE, .name = "a"},
+				     {.start = 300, .end = 400, .kind = MAPPING_ANONYMOUS, .name = "//anon"},
+				     {.start = 500, .end = 600, .kind = MAPPING_FILE, .name = "/jit-1.dump"}};
+	struct maps *maps;
+	address_space_init(&space);
+	ck_assert_int_eq(maps_new(mappings, 3, 0, &maps), 0); /* the dump could not be opened */
+	ck_assert_int_eq(address_space_update(&space, 0, maps, 0), 0);
+	ck_assert(!timed(310, 150));
+	note(1, 10); /* mappings have changed: there may be one now */
+	ck_assert(timed(310, 150));
+	ck_assert(timed(150, 350));
+	ck_assert(timed(150, 250));
+	ck_assert(!timed(150, 199));
+	ck_assert(!timed(150, SAMPLE_FRAME_PYTHON(1, 2)));
+	uint32_t version = address_space_begin(&space);
+	ck_assert(timed(310, 150));
+	ck_assert_int_eq(address_space_update(&space, version, NULL, 0), 0);
+	ck_assert(!timed(310, 150));
+	ck_assert_int_eq(file_registry_intern(registry, open("/proc/self/exe", O_RDONLY), &mappings[2].file), 0);
+	ck_assert_int_eq(maps_new(mappings, 3, 0, &maps), 0);
+	address_space_free(&space);
+	ck_assert_int_eq(address_space_update(&space, 0, maps, 0), 0);
+	ck_assert(timed(310, 150));
+	ck_assert(timed(250, 150));
+	ck_assert(!timed(150, 199));
+	address_space_free(&space);
+	ck_assert(!timed(310, 150)); /* nothing is known */
+	file_registry_free(registry);
+}
+END_TEST
+
+CHECK_MAIN("address_space", 60, names_that_depend_on_the_time, a_library_that_comes_is_merged,
+	   the_snapshot_of_the_attach_may_be_confirmed, a_contradiction_opens_a_version,
+	   an_exec_before_the_first_record_leaves_nothing_of_the_old_program,
 	   a_snapshot_from_beyond_an_exec_names_nothing_of_the_old_program, an_exec_opens_a_version_at_once,
 	   an_exec_is_told_apart_even_when_nothing_was_ever_read,
 	   a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program, intervals_grow_while_nothing_is_new,

@@ -1,6 +1,7 @@
 /* What JITs write, as they write it and as nobody should. */
 #include <check.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -138,11 +139,11 @@ static void begin_dump(void)
 	put_number(0, 8);
 }
 
-static void put_load(uint64_t address, uint64_t bytes, const char *name)
+static void put_load_at(uint64_t time_ns, uint64_t address, uint64_t bytes, const char *name)
 {
 	put_number(0, 4);
 	put_number(16 + 40 + strlen(name) + 1 + bytes, 4);
-	put_number(1, 8);
+	put_number(time_ns, 8);
 	put_number(1, 4);
 	put_number(1, 4);
 	put_number(address, 8);
@@ -152,6 +153,11 @@ static void put_load(uint64_t address, uint64_t bytes, const char *name)
 	put(name, strlen(name) + 1);
 	memset(dump + dump_bytes, 0x90, bytes);
 	dump_bytes += bytes;
+}
+
+static void put_load(uint64_t address, uint64_t bytes, const char *name)
+{
+	put_load_at(1, address, bytes, name);
 }
 
 /* Two lines, the first one shift bytes behind the begin of the code. */
@@ -176,11 +182,11 @@ static void put_lines(uint64_t address, const char *file)
 	put_lines_at(address, 0, file);
 }
 
-static void put_move(uint64_t old, uint64_t new, uint64_t bytes)
+static void put_move_at(uint64_t time_ns, uint64_t old, uint64_t new, uint64_t bytes)
 {
 	put_number(1, 4);
 	put_number(16 + 48, 4);
-	put_number(2, 8);
+	put_number(time_ns, 8);
 	put_number(1, 4);
 	put_number(1, 4);
 	put_number(new, 8);
@@ -188,6 +194,11 @@ static void put_move(uint64_t old, uint64_t new, uint64_t bytes)
 	put_number(new, 8);
 	put_number(bytes, 8);
 	put_number(0, 8);
+}
+
+static void put_move(uint64_t old, uint64_t new, uint64_t bytes)
+{
+	put_move_at(2, old, new, bytes);
 }
 
 static void expect_line(uint64_t address, const char *name, const char *file, uint32_t line)
@@ -244,6 +255,178 @@ START_TEST(v8s_jitdump)
 }
 END_TEST
 
+static void open_dump(void)
+{
+	teardown();
+	ck_assert_int_eq(jit_open(maker_memfd(dump, dump_bytes), JIT_DUMP, &jit), 0);
+}
+
+/* The place, which has that name until then. */
+static uint64_t expect_at(uint64_t address, uint64_t time_ns, const char *name, uint64_t until_ns)
+{
+	struct image_frame frame;
+	uint64_t found_until_ns = 0, place = jit_place_at(jit, address, time_ns, &found_until_ns);
+	ck_assert_msg(found_until_ns == until_ns, "%#lx at %lu holds until %lu", address, time_ns, found_until_ns);
+	ck_assert_uint_eq(place != 0, name != NULL);
+	ck_assert_uint_eq(jit_find_place(jit, place, &frame), name != NULL);
+	if (name)
+		ck_assert_str_eq(frame.name, name);
+	return place;
+}
+
+START_TEST(code_at_a_moment)
+{
+	begin_dump();
+	put_load_at(100, 0x1000, 64, "first");
+	put_load_at(200, 0x1000, 64, "second");
+	put_load_at(300, 0x1000, 32, "third"); /* the end of the second one stays */
+	put_load_at(400, 0x1000, 64, "first");
+	put_load_at(400, 0x2000, 16, "twice at once");
+	put_load_at(400, 0x2000, 16, "the later of the two");
+	put_load_at(250, 0x1010, 16, "told late");
+	open_dump();
+	ck_assert(jit_has_places(jit));
+	uint64_t place = expect_at(0x1004, 100, "first", 200);
+	ck_assert_uint_eq(expect_at(0x1004, 199, "first", 200), place);
+	ck_assert_uint_ne(expect_at(0x1005, 199, "first", 200), place);
+	expect_at(0x1004, 50, "first", 200); /* nothing else is known to have been there */
+	expect_at(0x1004, 0, "first", 200);
+	expect_at(0x1004, 200, "second", 300);
+	expect_at(0x1004, 350, "third", 400);
+	expect_at(0x1030, 350, "second", 400);
+	ck_assert_uint_ne(expect_at(0x1004, UINT64_MAX, "first", UINT64_MAX), place);
+	expect_at(0x1010, 220, "second", 250);
+	expect_at(0x1010, 299, "told late", 300);
+	expect_at(0x2000, 1000, "the later of the two", UINT64_MAX);
+	expect_at(0x1040, 100, NULL, UINT64_MAX);
+	expect_at(0xfff, 100, NULL, UINT64_MAX);
+	expect_at(UINT64_MAX, 100, NULL, UINT64_MAX);
+	/* It has grown. */
+	put_load_at(500, 0x1000, 64, "fifth");
+	put_load_at(90, 0x800, 0x1000, "below");
+	open_dump();
+	ck_assert_uint_eq(expect_at(0x1004, 150, "first", 200), place);
+	expect_at(0x1004, 450, "first", 500);
+	expect_at(0x1004, 500, "fifth", UINT64_MAX);
+	expect_at(0x1004, 95, "below", 100);
+	expect(0x1004, "fifth"); /* without a moment: as of the end */
+}
+END_TEST
+
+START_TEST(code_that_moves)
+{
+	begin_dump();
+	put_lines(0x1000, "/src/a.js");
+	put_load_at(100, 0x1000, 16, "moving");
+	put_load_at(100, 0x5000, 16, "before");
+	put_move_at(200, 0x1000, 0x5000, 16);
+	put_load_at(250, 0x1000, 16, "after");
+	put_move_at(300, 0x5000, UINT64_MAX - 4, 16);
+	open_dump();
+	expect_at(0x1000, 150, "moving", 250);
+	expect_at(0x5000, 150, "before", 200);
+	uint64_t moved = expect_at(0x500f, 200, "moving", UINT64_MAX);
+	expect_at(0x1000, 250, "after", UINT64_MAX);
+	struct image_frame frame;
+	ck_assert_uint_eq(jit_find_place(jit, moved, &frame), 1);
+	ck_assert_str_eq(frame.filename, "/src/a.js");
+	ck_assert_uint_eq(frame.line, 11);
+}
+END_TEST
+
+/* By the processor's clock, or one that is ahead of ours: what is told last holds. */
+START_TEST(times_of_another_clock)
+{
+	begin_dump();
+	put_load_at(100, 0x1000, 16, "first");
+	put_load_at(UINT64_MAX / 2, 0x1000, 16, "second");
+	open_dump();
+	expect_at(0x1000, 100, "second", UINT64_MAX);
+	begin_dump();
+	dump[32] = 1;
+	put_load_at(200, 0x1000, 16, "first");
+	put_load_at(100, 0x1000, 16, "second");
+	open_dump();
+	expect_at(0x1000, 300, "second", UINT64_MAX);
+}
+END_TEST
+
+START_TEST(places_that_there_are_not)
+{
+	struct image_frame frame;
+	uint64_t until_ns = 0;
+	begin_dump();
+	put_load(0x1000, 16, "only");
+	uint64_t huge = (UINT64_C(1) << 40) + 1;
+	size_t at = dump_bytes;
+	put_load(0x2000, 16, "huge");
+	memcpy(dump + at + 40, &huge, sizeof(huge));
+	open_dump();
+	expect_at(0x2004, 5, NULL, UINT64_MAX);
+	uint64_t place = expect_at(0x100f, 5, "only", UINT64_MAX);
+	ck_assert_uint_eq(jit_find_place(jit, place + 1, &frame), 0);
+	ck_assert_uint_eq(jit_find_place(jit, UINT64_MAX, &frame), 0);
+	ck_assert_uint_eq(jit_find_place(jit, 0, &frame), 0);
+	ck_assert_uint_eq(jit_find_place(jit, place + (UINT64_C(1) << 40), &frame), 0);
+	teardown();
+	open_text("1000 20 in_a_map\n");
+	ck_assert(!jit_has_places(jit));
+	ck_assert_uint_eq(jit_place_at(jit, 0x1000, 5, &until_ns), 0);
+	ck_assert_uint_eq(jit_find_place(jit, place, &frame), 0);
+	teardown();
+	begin_dump();
+	open_dump();
+	ck_assert_uint_eq(jit_place_at(jit, 0x1000, 5, &until_ns), 0);
+}
+END_TEST
+
+/* Many, against looking through all of them. */
+START_TEST(many_moments)
+{
+	enum { N = 100 };
+	struct {
+		uint64_t start, bytes, time_ns;
+		char name[16];
+	} all[N];
+	uint64_t state = 1;
+	begin_dump();
+	for (size_t i = 0; i < N; i++) {
+		state = state * UINT64_C(6364136223846793005) + 1;
+		all[i].start = 0x1000 + (state >> 40) % 64;
+		all[i].bytes = 1 + (state >> 50) % 16;
+		all[i].time_ns = 1 + (state >> 32) % 64;
+		snprintf(all[i].name, sizeof(all[i].name), "f%zu", i);
+		put_load_at(all[i].time_ns, all[i].start, all[i].bytes, all[i].name);
+	}
+	open_dump();
+	for (uint64_t address = 0x0ff0; address < 0x1060; address++) {
+		for (uint64_t time_ns = 0; time_ns < 70; time_ns++) {
+			size_t held = N, first = N;
+			uint64_t next_ns = UINT64_MAX;
+			for (size_t i = 0; i < N; i++) {
+				if (address - all[i].start >= all[i].bytes)
+					continue;
+				if (all[i].time_ns <= time_ns && (held == N || all[i].time_ns >= all[held].time_ns))
+					held = i;
+				if (first == N || all[i].time_ns < all[first].time_ns)
+					first = i;
+			}
+			uint64_t from_ns = held == N && first < N ? all[first].time_ns : time_ns;
+			for (size_t i = 0; i < N; i++) {
+				if (address - all[i].start >= all[i].bytes)
+					continue;
+				if (held == N && all[i].time_ns == from_ns)
+					first = i; /* of those of one moment the last */
+				if (all[i].time_ns > from_ns && all[i].time_ns < next_ns)
+					next_ns = all[i].time_ns;
+			}
+			held = held == N ? first : held;
+			expect_at(address, time_ns, held == N ? NULL : all[held].name, next_ns);
+		}
+	}
+}
+END_TEST
+
 /* Cut anywhere, and with any byte wrong, it is read without harm. */
 START_TEST(a_jitdump_that_is_damaged)
 {
@@ -280,6 +463,11 @@ int main(void)
 	tcase_add_test(tests, what_is_no_file);
 	tcase_add_test(tests, a_jitdump);
 	tcase_add_test(tests, v8s_jitdump);
+	tcase_add_test(tests, code_at_a_moment);
+	tcase_add_test(tests, code_that_moves);
+	tcase_add_test(tests, times_of_another_clock);
+	tcase_add_test(tests, places_that_there_are_not);
+	tcase_add_test(tests, many_moments);
 	tcase_add_test(tests, a_jitdump_that_is_damaged);
 	tcase_set_timeout(tests, 60);
 	suite_add_tcase(suite, tests);

@@ -109,6 +109,82 @@ static int send_find(char **names, size_t n, int fd)
 	return send_request(&request, fd);
 }
 
+static int send_code_at(uint64_t file_id, uint64_t *addresses, uint64_t *times, size_t n_addresses, size_t n_times)
+{
+	Sprof__Reader__CodeAt code_at = SPROF__READER__CODE_AT__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	code_at.address = addresses;
+	code_at.time = times;
+	code_at.n_address = n_addresses;
+	code_at.n_time = n_times;
+	request.file_id = file_id;
+	request.what_case = SPROF__READER__REQUEST__WHAT_CODE_AT;
+	request.code_at = &code_at;
+	return send_request(&request, -1);
+}
+
+/* A jitdump with two functions, one after the other at one address. */
+static int jit_dump_fd(void)
+{
+	static const struct {
+		uint32_t magic, version, bytes, machine, padding, pid;
+		uint64_t time, flags;
+		struct {
+			uint32_t id, bytes;
+			uint64_t time;
+			uint32_t pid, tid;
+			uint64_t vma, address, code_bytes, index;
+			char name[8];
+		} loads[2];
+	} dump = {0x4A695444,
+		  1,
+		  40,
+		  62,
+		  0,
+		  1,
+		  0,
+		  0,
+		  {{0, 64, 100, 1, 1, 0x1000, 0x1000, 16, 0, "first"},
+		   {0, 64, 200, 1, 1, 0x1000, 0x1000, 16, 1, "second"}}};
+	return maker_memfd(&dump, sizeof(dump));
+}
+
+START_TEST(code_by_its_moment)
+{
+	Sprof__Reader__Open open = SPROF__READER__OPEN__INIT;
+	Sprof__Reader__Request request = SPROF__READER__REQUEST__INIT;
+	uint64_t addresses[READER_BATCH_MAX + 1] = {0x1004, 0x1004, 0x3000},
+					      times[READER_BATCH_MAX + 1] = {150, 250, 150};
+	ck_assert_int_eq(send_code_at(3, addresses, times, 3, 3), ENOENT);
+	open.kind = SPROF__READER__OPEN__KIND__JITDUMP;
+	request.file_id = 3;
+	request.what_case = SPROF__READER__REQUEST__WHAT_OPEN;
+	request.open = &open;
+	ck_assert_int_eq(send_request(&request, jit_dump_fd()), 0);
+	ck_assert(reply->opened->has_symbols);
+	ck_assert_int_eq(send_code_at(3, addresses, times, 3, 3), 0);
+	ck_assert_int_eq(reply->what_case, SPROF__READER__REPLY__WHAT_CODE_PLACES);
+	ck_assert_uint_eq(reply->code_places->n_place, 3);
+	ck_assert_uint_eq(reply->code_places->n_until, 3);
+	ck_assert_uint_eq(reply->code_places->until[0], 200);
+	ck_assert_uint_eq(reply->code_places->until[1], UINT64_MAX);
+	uint64_t places[3];
+	memcpy(places, reply->code_places->place, sizeof(places));
+	ck_assert_uint_eq(places[2], 0);
+	ck_assert_int_eq(send_symbolize(3, places, 3), 0);
+	ck_assert_str_eq(reply->symbolized->frames[0]->frame[0]->name, "first");
+	ck_assert_str_eq(reply->symbolized->frames[1]->frame[0]->name, "second");
+	ck_assert_uint_eq(reply->symbolized->frames[2]->n_frame, 0);
+	ck_assert_int_eq(send_code_at(3, addresses, times, READER_BATCH_MAX, READER_BATCH_MAX), 0);
+	ck_assert_uint_eq(reply->code_places->n_place, READER_BATCH_MAX);
+	ck_assert_int_eq(send_code_at(3, addresses, times, READER_BATCH_MAX + 1, READER_BATCH_MAX + 1), EBADMSG);
+	ck_assert_int_eq(send_code_at(3, addresses, times, 3, 2), EBADMSG);
+	ck_assert_int_eq(send_code_at(3, addresses, times, 0, 0), EBADMSG);
+	ck_assert_int_eq(send_open(4, made_fd()), 0);
+	ck_assert_int_eq(send_code_at(4, addresses, times, 3, 3), EBADMSG); /* no jitdump */
+}
+END_TEST
+
 START_TEST(symbols_are_found_by_name)
 {
 	char *names[READER_SYMBOLS_MAX + 1] = {"two", "none", "_Z3onev"};
@@ -314,6 +390,7 @@ int main(void)
 	TCase *tests = tcase_create("requests");
 	tcase_add_checked_fixture(tests, setup, teardown);
 	tcase_add_test(tests, symbols_are_found_by_name);
+	tcase_add_test(tests, code_by_its_moment);
 	tcase_add_test(tests, symbols_of_broken_files);
 	tcase_add_test(tests, open_symbolize_close);
 	tcase_add_test(tests, opened_twice);

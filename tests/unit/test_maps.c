@@ -36,6 +36,44 @@ START_TEST(must_ascend_without_overlap)
 }
 END_TEST
 
+START_TEST(a_jitdump_is_known_by_its_name)
+{
+	static const char *const none[] = {"/tmp/jit-.dump", "/tmp/jit-1x.dump", "/tmp/jit-12.dump.old",
+					   "/jit-1.dump/lib.so"};
+	struct file_registry *registry = file_registry_new(8);
+	struct maps *maps;
+	struct mapping mappings[2] = {piece(0, 10, MAPPING_FILE, "/bin/true"),
+				      piece(20, 30, MAPPING_FILE, "/x/jit-123.dump")};
+	ck_assert_int_eq(maps_new(mappings, 2, 0, &maps), 0);
+	ck_assert_ptr_null(maps->jit_dump); /* it could not be opened */
+	maps_unref(maps);
+	ck_assert_int_eq(file_registry_intern(registry, open("/proc/self/exe", O_RDONLY), &mappings[1].file), 0);
+	ck_assert_int_eq(maps_new(mappings, 2, 0, &maps), 0);
+	ck_assert_ptr_eq(maps->jit_dump, mappings[1].file);
+	maps_unref(maps);
+	for (size_t i = 0; i < sizeof(none) / sizeof(none[0]); i++) {
+		ck_assert_int_eq(file_registry_intern(registry, open("/proc/self/exe", O_RDONLY), &mappings[1].file),
+				 0);
+		mappings[1].name = none[i];
+		ck_assert_int_eq(maps_new(mappings, 2, 0, &maps), 0);
+		ck_assert_ptr_null(maps->jit_dump);
+		maps_unref(maps);
+	}
+	file_registry_free(registry);
+}
+END_TEST
+
+START_TEST(names_of_nameless_mappings)
+{
+	static const char *const nameless[] = {"", "//anon", "//anon:v8", "/memfd:doublemapper (deleted)", "[heap]"};
+	static const char *const named[] = {"/bin/true", "/memfd", "//", "/anon"};
+	for (size_t i = 0; i < sizeof(nameless) / sizeof(nameless[0]); i++)
+		ck_assert(mapping_is_nameless(nameless[i]));
+	for (size_t i = 0; i < sizeof(named) / sizeof(named[0]); i++)
+		ck_assert(!mapping_is_nameless(named[i]));
+}
+END_TEST
+
 START_TEST(copies_names_and_takes_references)
 {
 	struct file_registry *registry = file_registry_new(2);
@@ -244,5 +282,6 @@ START_TEST(one_path_of_two_files_is_a_contradiction)
 }
 END_TEST
 
-CHECK_MAIN("maps", 60, must_ascend_without_overlap, copies_names_and_takes_references, finds_as_a_plain_search_does,
-	   merges_as_the_model_does, a_merge_has_references_of_its_own, one_path_of_two_files_is_a_contradiction)
+CHECK_MAIN("maps", 60, must_ascend_without_overlap, a_jitdump_is_known_by_its_name, names_of_nameless_mappings,
+	   copies_names_and_takes_references, finds_as_a_plain_search_does, merges_as_the_model_does,
+	   a_merge_has_references_of_its_own, one_path_of_two_files_is_a_contradiction)

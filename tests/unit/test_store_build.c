@@ -340,6 +340,83 @@ START_TEST(a_mapping_of_two_versions_is_one)
 }
 END_TEST
 
+static void add_at(struct world *world, uint64_t code_ns, const uint64_t *user, uint16_t n_user)
+{
+	struct sample sample = {.time_ns = 1,
+				.code_ns = code_ns,
+				.cpu_ns = 100,
+				.tid = 7,
+				.maps_version = 1,
+				.comm = "worker",
+				.n_user = n_user,
+				.user = user};
+	ck_assert_int_eq(epoch_add(world->epoch, &sample, NULL), 0);
+}
+
+/* What is asked, in the order that was promised; before 500 it is another code than from then on, unless it is at 0x7020. */
+struct asked {
+	size_t n_calls, n;
+	struct code_moment moments[32];
+};
+
+static void places_of(void *context, struct code_moment *moments, size_t n)
+{
+	struct asked *asked = context;
+	asked->n_calls++;
+	asked->n = n;
+	ck_assert_uint_le(n, 32);
+	for (size_t i = 0; i < n; i++) {
+		asked->moments[i] = moments[i];
+		moments[i].place = moments[i].address == 0x7020 || moments[i].time_ns < 500 ? 1 : 2;
+		if (i > 0)
+			ck_assert(moments[i].address > moments[i - 1].address ||
+				  (moments[i].address == moments[i - 1].address &&
+				   moments[i].time_ns > moments[i - 1].time_ns));
+	}
+}
+
+START_TEST(code_has_the_place_of_its_time)
+{
+	struct world world;
+	struct asked asked = {};
+	world_init(&world);
+	world.options.places = places_of;
+	world.options.places_context = &asked;
+	uint64_t replaced[] = {0x7010, 0x1011, 0x7021}, plain[] = {0x1010}, stays[] = {0x7020};
+	add_at(&world, 100, replaced, 3);
+	add_at(&world, 200, replaced, 3);
+	add_at(&world, 600, replaced, 3);
+	add_at(&world, 0, replaced, 3); /* as of now */
+	add_at(&world, 0, plain, 1);
+	add_at(&world, 300, stays, 1);
+	add_at(&world, 700, stays, 1);
+	const struct profile *profile = build(&world);
+	ck_assert_uint_eq(asked.n_calls, 1);
+	ck_assert_uint_eq(asked.n, 10); /* both at 100, 200, 600 and now; the one that stays at 300 and 700 */
+	ck_assert_uint_eq(asked.moments[3].time_ns, UINT64_MAX);
+	ck_assert_uint_eq(profile->n_samples, 4);
+	ck_assert_uint_eq(profile->samples[0].count, 2);
+	ck_assert_uint_eq(profile->samples[1].count, 2);
+	ck_assert_uint_eq(profile->samples[3].count, 2);
+	ck_assert_uint_eq(location_of(profile, 0, 0)->place, 1);
+	ck_assert_uint_eq(location_of(profile, 1, 0)->place, 2);
+	ck_assert_uint_eq(location_of(profile, 0, 0)->address, location_of(profile, 1, 0)->address);
+	ck_assert_uint_eq(location_of(profile, 0, 1)->place, 0);
+	ck_assert_ptr_eq(location_of(profile, 0, 1), location_of(profile, 1, 1));
+	ck_assert_ptr_eq(location_of(profile, 0, 2), location_of(profile, 1, 2));
+	ck_assert_ptr_eq(location_of(profile, 0, 2), location_of(profile, 3, 0));
+	ck_assert_uint_eq(profile->n_locations, 4);
+	/* Where nobody asks, time makes no difference. */
+	world.options.places = NULL;
+	profile = build(&world);
+	ck_assert_uint_eq(asked.n_calls, 1);
+	ck_assert_uint_eq(profile->n_samples, 3);
+	ck_assert_uint_eq(profile->samples[0].count, 4);
+	ck_assert_uint_eq(location_of(profile, 0, 0)->place, 0);
+	world_free(&world);
+}
+END_TEST
+
 START_TEST(profiles_hold_their_files)
 {
 	struct world world;
@@ -571,6 +648,7 @@ int main(void)
 	tcase_add_test(tests, samples_tell_why_their_stack_lacks_its_root);
 	tcase_add_test(tests, names_that_read_the_same_are_one);
 	tcase_add_test(tests, a_mapping_of_two_versions_is_one);
+	tcase_add_test(tests, code_has_the_place_of_its_time);
 	tcase_add_test(tests, profiles_hold_their_files);
 	tcase_add_test(tests, nothing_makes_an_empty_profile);
 	tcase_add_loop_test(tests, random_epochs_agree_with_a_naive_model, 0, 6);

@@ -55,8 +55,11 @@ START_TEST(each_part_of_the_key_tells_apart)
 	ck_assert_int_eq(epoch_add(epoch, &sample, NULL), 0);
 	sample.comm[0] = 'b';
 	ck_assert_int_eq(epoch_add(epoch, &sample, NULL), 0);
+	sample.code_ns = 5;
+	ck_assert_int_eq(epoch_add(epoch, &sample, NULL), 0);
+	ck_assert_int_eq(epoch_add(epoch, &sample, NULL), 0);
 	ck_assert_uint_eq(epoch->stacks.n, 1);
-	ck_assert_uint_eq(cells_of(epoch), 3);
+	ck_assert_uint_eq(cells_of(epoch), 4);
 	sample.maps_version = 2;
 	ck_assert_int_eq(epoch_add(epoch, &sample, NULL), 0);
 	sample.n_user = 2;
@@ -68,7 +71,7 @@ START_TEST(each_part_of_the_key_tells_apart)
 	sample.kernel = frames;
 	ck_assert_int_eq(epoch_add(epoch, &sample, NULL), 0);
 	ck_assert_uint_eq(epoch->stacks.n, 4);
-	ck_assert_uint_eq(cells_of(epoch), 6);
+	ck_assert_uint_eq(cells_of(epoch), 7);
 	epoch_unref(epoch);
 }
 END_TEST

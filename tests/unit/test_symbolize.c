@@ -121,6 +121,92 @@ static void expect(const struct profile_location *location, const char *name)
 	ck_assert_ptr_nonnull(location->lines[0].system_name);
 }
 
+/* A jitdump of turns functions, each called turnN, one after the other at 0x1000: from 100 on, each for 10; and one that stays, at 0x2000. */
+static struct file *intern_jit_dump(unsigned turns)
+{
+	struct {
+		uint32_t id, bytes;
+		uint64_t time;
+		uint32_t pid, tid;
+		uint64_t vma, address, code_bytes, index;
+		char name[16];
+	} load = {.bytes = sizeof(load), .pid = 1, .tid = 1, .code_bytes = 16};
+	const uint32_t header[10] = {0x4A695444, 1, sizeof(header), 62};
+	int fd = maker_memfd(header, sizeof(header));
+	lseek(fd, 0, SEEK_END);
+	for (unsigned i = 0; i <= turns; i++) {
+		load.time = i == 0 ? 100 : 90 + 10 * i;
+		load.vma = load.address = i == 0 ? 0x2000 : 0x1000;
+		snprintf(load.name, sizeof(load.name), i == 0 ? "stays" : "turn%u", i);
+		ck_assert_int_eq(write(fd, &load, sizeof(load)), sizeof(load));
+	}
+	return intern(fd);
+}
+
+START_TEST(code_of_its_time)
+{
+	enum { TURNS = 700, MOMENTS = 4 * TURNS };
+	static struct code_moment moments[MOMENTS];
+	start_with(READER_PATH, 5000);
+	struct symbolize_code code = {.symbolize = symbolize,
+				      .dump = intern_jit_dump(TURNS),
+				      .deadline_ns = clock_monotonic_ns() + 5 * NS_PER_S};
+	size_t n = 0;
+	for (uint64_t i = 0; i < 2 * TURNS; i++)
+		moments[n++] = (struct code_moment){.address = 0x1004, .time_ns = 100 + 5 * i};
+	for (uint64_t i = 0; i < TURNS; i++)
+		moments[n++] = (struct code_moment){.address = 0x2004, .time_ns = 100 + 5 * i};
+	for (uint64_t i = 0; i < TURNS; i++)
+		moments[n++] = (struct code_moment){.address = 0x3000 + i, .time_ns = 100};
+	symbolize_places(&code, moments, n);
+	ck_assert_uint_eq(code.missing, 0);
+	uint32_t mapping = add_mapping(MAPPING_ANONYMOUS, "//anon", NULL);
+	struct profile_location *early = add_location(mapping, 0), *late = add_location(mapping, 0),
+				*stays = add_location(mapping, 0), *none = add_location(mapping, 0);
+	for (size_t i = 0; i < n; i++) {
+		const struct code_moment *moment = &moments[i];
+		if (moment->address == 0x1004 && i % 2)
+			ck_assert_uint_eq(moment->place, moments[i - 1].place);
+		else if (moment->address == 0x1004 && i > 0)
+			ck_assert_uint_ne(moment->place, moments[i - 1].place);
+		else if (moment->address == 0x2004)
+			ck_assert_uint_eq(moment->place, moments[2 * TURNS].place);
+		else if (moment->address >= 0x3000)
+			ck_assert_uint_eq(moment->place, 0);
+	}
+	early->place = moments[0].place;
+	late->place = moments[2 * TURNS - 1].place;
+	stays->place = moments[2 * TURNS].place;
+	profile->target = (struct profile_target){.root_fd = -1, .jit_dump = (struct file *)code.dump};
+	complete(5000);
+	expect(early, "turn1");
+	expect(late, "turn700");
+	expect(stays, "stays");
+	expect(none, "[anon]");
+	file_unref((struct file *)code.dump);
+}
+END_TEST
+
+START_TEST(code_that_cannot_be_asked_for)
+{
+	struct code_moment moments[] = {{.address = 0x1004, .time_ns = 100, .place = 7},
+					{.address = 0x1004, .time_ns = 150, .place = 7}};
+	start_with(FAKE_READER_PATH, 5000);
+	struct symbolize_code code = {.symbolize = symbolize,
+				      .dump = intern_hostile("later-crash"),
+				      .deadline_ns = clock_monotonic_ns() + 5 * NS_PER_S};
+	symbolize_places(&code, moments, 2);
+	ck_assert_uint_eq(code.missing, 2);
+	ck_assert_uint_eq(moments[0].place, 0);
+	ck_assert_uint_eq(moments[1].place, 0);
+	file_unref((struct file *)code.dump);
+	code = (struct symbolize_code){.symbolize = symbolize, .deadline_ns = code.deadline_ns};
+	symbolize_places(&code, moments, 2); /* without a dump there is nothing to be missed */
+	ck_assert_uint_eq(code.missing, 0);
+	ck_assert_uint_eq(moments[0].place, 0);
+}
+END_TEST
+
 START_TEST(names_build_ids_and_flags)
 {
 	start_with(READER_PATH, 5000);
@@ -549,6 +635,8 @@ int main(void)
 	tcase_add_checked_fixture(real, setup, teardown);
 	tcase_set_timeout(real, 100);
 	tcase_add_test(real, names_build_ids_and_flags);
+	tcase_add_test(real, code_of_its_time);
+	tcase_add_test(real, code_that_cannot_be_asked_for);
 	tcase_add_test(real, running_process_against_dladdr);
 	tcase_add_test(real, vdso);
 	tcase_add_test(real, kernel);

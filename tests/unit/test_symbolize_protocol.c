@@ -150,6 +150,48 @@ START_TEST(symbols_by_name)
 }
 END_TEST
 
+START_TEST(code_at_moments)
+{
+	const uint64_t addresses[] = {0x1000, 0x2000}, times[] = {7, UINT64_MAX};
+	uint64_t places[READER_BATCH_MAX + 1] = {1, 2}, untils[READER_BATCH_MAX + 1] = {8, 9};
+	Sprof__Reader__CodePlaces found = SPROF__READER__CODE_PLACES__INIT;
+	size_t bytes = protocol_code_at(5, 6, addresses, times, 2, packet);
+	Sprof__Reader__Request *request = sprof__reader__request__unpack(NULL, bytes, packet);
+	ck_assert_ptr_nonnull(request);
+	ck_assert_int_eq(request->what_case, SPROF__READER__REQUEST__WHAT_CODE_AT);
+	ck_assert_uint_eq(request->code_at->n_address, 2);
+	ck_assert_uint_eq(request->code_at->address[1], 0x2000);
+	ck_assert_uint_eq(request->code_at->n_time, 2);
+	ck_assert_uint_eq(request->code_at->time[1], UINT64_MAX);
+	sprof__reader__request__free_unpacked(request, NULL);
+	reply.what_case = SPROF__READER__REPLY__WHAT_CODE_PLACES;
+	reply.code_places = &found;
+	found.place = places;
+	found.until = untils;
+	found.n_place = found.n_until = 2;
+	for (size_t asked = 2; asked <= READER_BATCH_MAX; asked++) {
+		ck_assert_int_eq(parse(PROTOCOL_ASKED_CODE(asked)), 0);
+		ck_assert_int_eq(parsed.kind, REPLY_CODE_PLACES);
+		ck_assert_uint_eq(parsed.n_places, 2);
+		ck_assert_uint_eq(parsed.places[1], 2);
+		ck_assert_uint_eq(parsed.until_ns[1], 9);
+		protocol_reply_free(&parsed);
+	}
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_CODE(1)), -EBADMSG);
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_CODE(READER_BATCH_MAX + 1)), -EBADMSG);
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_SYMBOLS), -EBADMSG);
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_UNWIND_TABLE), -EBADMSG);
+	ck_assert_int_eq(parse(2), -EBADMSG);
+	ck_assert_int_eq(parse(0), -EBADMSG);
+	found.n_until = 1;
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_CODE(2)), -EBADMSG);
+	found.n_place = found.n_until = 0;
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_CODE(2)), -EBADMSG);
+	found.n_place = found.n_until = READER_BATCH_MAX + 1;
+	ck_assert_int_eq(parse(PROTOCOL_ASKED_CODE(READER_BATCH_MAX)), -EBADMSG);
+}
+END_TEST
+
 START_TEST(unwind_tables)
 {
 	size_t bytes = protocol_unwind_table(5, 6, packet);
@@ -341,6 +383,7 @@ int main(void)
 	tcase_add_test(tests, requests_as_the_reader_reads_them);
 	tcase_add_test(tests, good_replies);
 	tcase_add_test(tests, symbols_by_name);
+	tcase_add_test(tests, code_at_moments);
 	tcase_add_test(tests, unwind_tables);
 	tcase_add_test(tests, split_files);
 	tcase_add_test(tests, errors);
