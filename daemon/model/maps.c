@@ -60,7 +60,8 @@ int maps_new(const struct mapping *mappings, size_t n, size_t main_index, struct
 
 struct maps *maps_ref(struct maps *maps)
 {
-	maps->references++;
+	if (maps)
+		maps->references++;
 	return maps;
 }
 

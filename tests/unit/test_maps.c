@@ -33,6 +33,7 @@ START_TEST(must_ascend_without_overlap)
 	ck_assert_ptr_null(maps_find(maps, 0));
 	maps_unref(maps);
 	maps_unref(NULL);
+	ck_assert_ptr_null(maps_ref(NULL));
 }
 END_TEST
 
