@@ -433,7 +433,7 @@ void pipeline_free(struct pipeline *pipeline)
 	jobs_stop(pipeline->control);
 	for (size_t slot = 0; slot < MAX_TARGET_SLOTS; slot++)
 		if (pipeline->by_slot[slot])
-			target_unwind_hurry(pipeline->by_slot[slot]);
+			target_hurry(pipeline->by_slot[slot]);
 	jobs_free(pipeline->makers);
 	pipeline->makers = NULL;       /* what targets leave behind is done at once from now on */
 	jobs_free(pipeline->builders); /* not before: what was done for a pull may submit its profile */

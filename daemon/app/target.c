@@ -20,8 +20,8 @@ static void free_target(struct target *target)
 		event_free(target->drop_timer);
 	if (target->refresh_timer)
 		event_free(target->refresh_timer);
-	if (target->unwind.patience)
-		event_free(target->unwind.patience);
+	if (target->patience)
+		event_free(target->patience);
 	if (target->pidfd >= 0)
 		close(target->pidfd);
 	if (target->place.root_fd >= 0)

@@ -50,13 +50,11 @@ struct target_table {
 
 /* What the sampling program knows of the target's code. Event loop only; `list` is the job's while one runs. */
 struct target_unwind {
-	bool busy;                            /* a job runs */
-	struct unwind_list list;              /* what is shown */
-	struct maps *shown;                   /* the snapshot of which it was made; NULL: none */
-	struct maps *next;                    /* of which one is to be made, when the job that runs is done */
-	bool incomplete;                      /* some table is still to come */
-	void (*ready)(struct target *target); /* to be called when the job is done, or when patience ends */
-	struct event *patience;
+	bool busy;               /* a job runs */
+	struct unwind_list list; /* what is shown */
+	struct maps *shown;      /* the snapshot of which it was made; NULL: none */
+	struct maps *next;       /* of which one is to be made, when the job that runs is done */
+	bool incomplete;         /* some table is still to come */
 };
 
 /* Its CPython. Event loop only. */
@@ -102,8 +100,11 @@ struct target {
 	struct lane events, mappings;
 	struct target_unwind unwind;
 	struct target_python python;
-	struct target_job *starting; /* of its attach, while it waits for unwind tables; else NULL */
-	struct arming *arming;       /* used in jobs of the events lane alone, as are the next two */
+	struct target_job
+		*starting; /* of its attach, while it waits for unwind tables and the interpreter; else NULL */
+	void (*ready)(struct target *target); /* to be called when those are there, or when patience ends */
+	struct event *patience;
+	struct arming *arming; /* used in jobs of the events lane alone, as are the next two */
 	uint64_t last_count, last_cpu_ns;
 	struct event *watch_event; /* on the watch of `arming` */
 	struct event *look_timer;  /* when to look after the events */
@@ -181,10 +182,6 @@ void target_note_table(struct target *target, const struct record *record, bool 
 
 /* The target's code was found to be mapped like this: has the sampling program unwind by it. Takes the reference. */
 void target_unwind(struct target *target, struct maps *maps);
-/* Calls ready once that is done, or after wait_ms at the latest; at once when there is nothing to wait for. */
-void target_unwind_await(struct target *target, unsigned wait_ms, void (*ready)(struct target *target));
-/* Calls it now, if it has not been. */
-void target_unwind_hurry(struct target *target);
 /* A target is about to be attached: what its tables will be needed for is made ready, meanwhile. */
 void target_unwind_prepare(struct pipeline *pipeline);
 /* Now and then: tables that could not be had are asked for again. */
@@ -199,6 +196,14 @@ void target_refresh_python(struct target *target);
 /* Calls done when those that are being read have been, or at once. */
 void target_python_settle(struct target *target, target_fn done, void *context);
 void target_python_end(struct target *target);
+
+/* Calls ready once the unwind tables are there and CPython has been looked for, or after wait_ms (less than a second) at the latest; at once when there
+ * is nothing to wait for. */
+void target_await(struct target *target, unsigned wait_ms, void (*ready)(struct target *target));
+/* One of the two is done. */
+void target_await_less(struct target *target);
+/* Calls ready now, if it has not been. */
+void target_hurry(struct target *target);
 
 /* A record of this target. */
 void target_record(struct target *target, const struct record *record, size_t bytes);

@@ -9,8 +9,8 @@
 #include "collect/sampler.h"
 #include "reconcile/thread_clock.h"
 
-/* For so long an attach waits for the unwind tables of what the process maps: nearly all are made sooner. */
-enum { TABLES_WAIT_MS = 300 };
+/* For so long an attach waits for the unwind tables of what the process maps, and for its interpreter to be found: nearly all are sooner there. */
+enum { READY_WAIT_MS = 300 };
 
 static void take_baselines(struct target *target, struct target_job *job)
 {
@@ -135,7 +135,6 @@ static void done_attach(struct target_job *job)
 	target->place = job->place;
 	job->place = PROCESS_PLACE_UNKNOWN;
 	take_baselines(target, job);
-	target_python(target, maps_ref(job->maps));
 	(void)address_space_update(&target->space, 0, TAKE_PTR(job->maps), 0);
 	target_job_take_table(job);
 	target_job_submit_next(job, &target->events, work_start, done_start);
@@ -146,7 +145,7 @@ static void arm(struct target *target)
 	target_job_submit_next(TAKE_PTR(target->starting), &target->events, work_attach, done_attach);
 }
 
-/* The unwind tables come before the events, so that all samples are walked by them. */
+/* The unwind tables and the interpreter come before the events, so that all samples are walked by them. */
 static void done_look(struct target_job *job)
 {
 	struct target *target = job->target;
@@ -155,8 +154,9 @@ static void done_look(struct target_job *job)
 		return;
 	}
 	target->starting = job;
+	target_python(target, maps_ref(job->maps)); /* first, since it asks for less */
 	target_unwind(target, maps_ref(job->maps));
-	target_unwind_await(target, TABLES_WAIT_MS, arm);
+	target_await(target, READY_WAIT_MS, arm);
 }
 
 void target_attach(struct target *target, target_fn done, void *context)

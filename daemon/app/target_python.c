@@ -138,6 +138,7 @@ static void done_find(void *context, bool worked)
 	/* There are newer mappings: look again; also when something was found, if they are those of another program. */
 	bool outdated = python->maps != job->maps;
 	bool same_program = !outdated || python->maps->program == job->maps->program;
+	/* Without a pidfd it is not attached yet: should the number be another process's by then, the attach fails. */
 	if (worked && !target->ending && target->holds_slot && !process_has_exited(target->pidfd)) {
 		if (job->result == 0 && same_program)
 			tell_program(target, job);
@@ -148,6 +149,7 @@ static void done_find(void *context, bool worked)
 		else
 			log_debug("process %d: no CPython that we know: %s", target->pid, strerror(-job->result));
 	}
+	target_await_less(target);
 	free_find(job);
 }
 

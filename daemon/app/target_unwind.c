@@ -141,7 +141,7 @@ static void done_unwind(void *context, bool worked)
 		target_unwind_end(job->target);
 	else if (unwind->next && worked)
 		start(job->target, TAKE_PTR(unwind->next));
-	target_unwind_hurry(job->target);
+	target_await_less(job->target);
 	free_job(job);
 }
 
@@ -184,33 +184,6 @@ void target_unwind_retry(struct target *target)
 }
 
 /* --- before the first sample --- */
-
-static void on_impatient(evutil_socket_t fd, short what, void *context)
-{
-	(void)fd, (void)what;
-	target_unwind_hurry(context);
-}
-
-void target_unwind_await(struct target *target, unsigned wait_ms, void (*ready)(struct target *target))
-{
-	struct target_unwind *unwind = &target->unwind;
-	struct timeval wait = {.tv_usec = (suseconds_t)wait_ms * 1000};
-	unwind->ready = ready;
-	if (unwind->busy && !unwind->patience)
-		unwind->patience = event_new(target->pipeline->base, -1, 0, on_impatient, target);
-	if (!unwind->busy || !unwind->patience || event_add(unwind->patience, &wait) < 0)
-		target_unwind_hurry(target);
-}
-
-void target_unwind_hurry(struct target *target)
-{
-	void (*ready)(struct target * target) = TAKE_PTR(target->unwind.ready);
-	if (!ready)
-		return;
-	if (target->unwind.patience)
-		event_del(target->unwind.patience);
-	ready(target);
-}
 
 /* Every process needs the vdso's, and having it made starts the reader. */
 static void work_prepare(void *context)

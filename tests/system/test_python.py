@@ -249,6 +249,22 @@ class Python(Case):
         profile = self.attach_and_pull(pid, 1)
         self.assertGreater(sum(s.values[0] for s in profile.samples if "contained" in dict(python_frames(s))), 0.97 * profile.count())
 
+    def test_the_first_samples(self):
+        """The interpreter is found before the first sample, if that takes no more than the tenths of a second for which an attach waits."""
+        target = self.start(DEBIAN, "plain")
+        without = []
+        for _ in range(3):  # on a crowded machine it may take more
+            daemon = Daemon(self)
+            daemon.attach(target.pid, 1999)
+            harness.let_run(target.pid, 0.3)
+            profile = daemon.pull(target.pid)
+            without.append(sum(s.values[0] for s in profile.samples if not python_frames(s)))
+            daemon.ok("detach", target.pid)
+            self.assert_python(daemon.pull(target.pid, 1))  # attached anew
+            if without[-1] == 0:
+                return
+        self.fail(f"samples without frames of Python: {without}")
+
     def test_it_can_be_turned_off(self):
         daemon = Daemon(self, config="[sampling]\npython = no\n")
         target = self.start(DEBIAN, "plain")
