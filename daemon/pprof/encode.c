@@ -207,6 +207,13 @@ static int emit_mapping(struct encoder *encoder, size_t i)
 	return emit(encoder, &part);
 }
 
+/* A name that equals its system name pprof takes for one that is yet to be demangled, and cuts out what looks like parameters and template arguments:
+ * all of CPython's "<module>". What has their signs is no linker's name, so there it has none. */
+static const char *system_name(const char *name, const struct profile_line *line)
+{
+	return strpbrk(name, "<([:") && strcmp(name, line->system_name) == 0 ? "" : line->system_name;
+}
+
 /* The function of a line. A name is never empty: pprof would show nothing at all. */
 static int line_function(struct encoder *encoder, const struct profile_line *line, uint64_t *ret)
 {
@@ -214,7 +221,7 @@ static int line_function(struct encoder *encoder, const struct profile_line *lin
 	struct function function = {.start_line = line->start_line > 0 ? line->start_line : 0};
 	int r = string_table_add(&encoder->strings, name, &function.name);
 	if (r == 0)
-		r = string_table_add(&encoder->strings, line->system_name, &function.system_name);
+		r = string_table_add(&encoder->strings, system_name(name, line), &function.system_name);
 	if (r == 0)
 		r = string_table_add(&encoder->strings, line->filename ? line->filename : "", &function.filename);
 	return r < 0 ? r : function_table_add(&encoder->functions, &function, ret);

@@ -5,6 +5,7 @@ import collections
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -248,6 +249,18 @@ class Python(Case):
         (pid,) = harness.children_of(process.pid)
         profile = self.attach_and_pull(pid, 1)
         self.assertGreater(sum(s.values[0] for s in profile.samples if "contained" in dict(python_frames(s))), 0.97 * profile.count())
+
+    def test_names_in_pprof(self):
+        """As the interpreter gives them: go tool pprof, which takes what is in <> for C++'s, cuts nothing."""
+        script = "def outer():\n    while True: [sum(i * x for i in range(500)) for x in range(500)]\nouter()"
+        process = subprocess.Popen([DEBIAN, "-c", script])
+        self.addCleanup(harness.end, process)
+        path = self.daemon.directory / "names.pb.gz"
+        path.write_bytes(self.daemon.pull_bytes(process.pid, 1))
+        top = harness.pprof("-top", "-cum", path)
+        for name in ("<module>", "outer", "outer.<locals>.<listcomp>", "outer.<locals>.<listcomp>.<genexpr>"):
+            self.assertRegex(top, rf"(?m) {re.escape(name)}$")
+        self.assertNotIn("[[python]]", top)
 
     def test_the_first_samples(self):
         """The interpreter is found before the first sample, if that takes no more than the tenths of a second for which an attach waits."""

@@ -208,6 +208,32 @@ START_TEST(parts_make_the_bytes_of_the_whole)
 }
 END_TEST
 
+/* pprof would show "<module>" as nothing, and "vec<int>" as "vec". */
+START_TEST(names_that_pprof_would_cut_have_no_system_name)
+{
+	static const char *const cut[] = {"<module>", "vec<int>", "f(int)", "[anon]", "a::b", "LazyCompile:~f"};
+	for (size_t i = 0; i < sizeof(cut) / sizeof(cut[0]); i++) {
+		struct made made;
+		make(&made);
+		made.lines[0].name = made.lines[0].system_name = cut[i];
+		Decoded *decoded = encode_and_check(&made.profile);
+		ck_assert_str_eq(text(decoded, decoded->function[0]->name), cut[i]);
+		ck_assert_str_eq(text(decoded, decoded->function[0]->system_name), "");
+		release(decoded);
+		made.lines[0].system_name = "_Zsomething";
+		decoded = encode_and_check(&made.profile);
+		ck_assert_str_eq(text(decoded, decoded->function[0]->system_name), "_Zsomething");
+		release(decoded);
+	}
+	struct made made;
+	make(&made);
+	made.lines[0].name = made.lines[0].system_name = "_Znot_demangled";
+	Decoded *decoded = encode_and_check(&made.profile);
+	ck_assert_str_eq(text(decoded, decoded->function[0]->system_name), "_Znot_demangled");
+	release(decoded);
+}
+END_TEST
+
 START_TEST(hostile_texts_become_valid)
 {
 	struct made made;
@@ -321,6 +347,7 @@ int main(void)
 	tcase_add_test(tests, every_field_arrives);
 	tcase_add_test(tests, an_empty_profile_is_valid);
 	tcase_add_test(tests, parts_make_the_bytes_of_the_whole);
+	tcase_add_test(tests, names_that_pprof_would_cut_have_no_system_name);
 	tcase_add_test(tests, hostile_texts_become_valid);
 	tcase_add_test(tests, numbers_that_do_not_fit_are_clamped);
 	tcase_add_test(tests, samples_without_location_are_left_out);
