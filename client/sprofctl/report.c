@@ -148,15 +148,15 @@ static void report_entries(FILE *stream, const Sprof__Control__Target *target)
 		target->not_delivered, 100 * target->not_delivered_ratio, target->late_periods);
 }
 
-static void report_stack_ends(FILE *stream, const Sprof__Control__Target *target)
+static void report_ends(FILE *stream, const char *title, Sprof__Control__Count *const *ends, size_t n)
 {
 	char name[TEXT_BYTES], text[TEXT_BYTES];
-	uint64_t total = sum(target->stack_ends, target->n_stack_ends);
+	uint64_t total = sum(ends, n);
 	if (total == 0)
 		return;
-	fputs("  stack ends\n", stream);
-	for (size_t i = 0; i < target->n_stack_ends; i++) {
-		const Sprof__Control__Count *end = target->stack_ends[i];
+	fprintf(stream, "  %s\n", title);
+	for (size_t i = 0; i < n; i++) {
+		const Sprof__Control__Count *end = ends[i];
 		fprintf(stream, "    %5.1f %%  %s: %s\n", 100.0 * (double)end->count / (double)total,
 			printable(end->name, name, sizeof(name)), printable(end->text, text, sizeof(text)));
 	}
@@ -181,7 +181,8 @@ static void report_target(FILE *stream, const Sprof__Control__Target *target)
 		printable_duration(target->cpu_ns, a));
 	fprintf(stream, "  retained       %s since %s\n", printable_bytes(target->retained_bytes, a),
 		printable_time(target->retained_since_unix_ns, b));
-	report_stack_ends(stream, target);
+	report_ends(stream, "stack ends", target->stack_ends, target->n_stack_ends);
+	report_ends(stream, "python frames", target->python_ends, target->n_python_ends);
 }
 
 static void report_unwind_tables(FILE *stream, const Sprof__Control__UnwindTables *tables)

@@ -201,36 +201,6 @@ static void comment_accounts(const struct pull *pull, struct profile *profile)
 				end->late_periods - begin->late_periods);
 }
 
-static void comment_stacks(const struct pull *pull, struct profile *profile, uint64_t cut)
-{
-	struct epoch_totals totals;
-	uint64_t samples = 0, whole = 0, cpu_ns = 0, ends[STACK_END_COUNT] = {0};
-	for (size_t i = 0; i < pull->n_epochs; i++) {
-		epoch_totals(pull->epochs[i], &totals);
-		samples += totals.samples;
-		cpu_ns += totals.cpu_ns;
-		for (enum stack_end end = 0; end < STACK_END_COUNT; end++) {
-			ends[end] += totals.stack_ends[end];
-			whole += report_stack_end_is_whole(end) ? totals.stack_ends[end] : 0;
-		}
-	}
-	if (samples == 0)
-		return;
-	profile_comment(profile, "effective rate %.1f Hz of CPU time",
-			(double)samples * (double)NS_PER_S / (double)(cpu_ns ? cpu_ns : 1));
-	profile_comment(profile, "stacks walked to their root: %.1f %% (%lu of %lu)",
-			100.0 * (double)whole / (double)samples, whole, samples);
-	for (enum stack_end end = 0; end < STACK_END_COUNT; end++)
-		if (ends[end])
-			profile_comment(profile, "stacks ended %s %lu: %s", report_stack_end_name(end), ends[end],
-					report_stack_end_text(end));
-	if (pull->python)
-		report_python(pull->epochs, pull->n_epochs, profile);
-	if (cut)
-		profile_comment(profile, "stacks cut %s %lu: %s", report_stack_end_name(STACK_END_BAD_RETURN_ADDRESS),
-				cut, report_stack_end_text(STACK_END_BAD_RETURN_ADDRESS));
-}
-
 static void describe(const struct pull *pull, struct profile *profile, uint64_t cut)
 {
 	struct utsname kernel = {0};
@@ -244,7 +214,7 @@ static void describe(const struct pull *pull, struct profile *profile, uint64_t 
 	profile_comment(profile, "process %d (%s), %s at %u Hz", pull->about.pid, pull->about.comm,
 			pull->about.cycles ? "cycles" : "cpu-clock", pull->about.frequency_hz);
 	comment_accounts(pull, profile);
-	comment_stacks(pull, profile, cut);
+	report_stacks(pull->epochs, pull->n_epochs, pull->python, cut, profile);
 	if (!pull->include_kernel)
 		profile_comment(
 			profile,

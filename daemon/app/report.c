@@ -36,6 +36,7 @@ const char *report_outcome_text(enum outcome outcome)
 {
 	return outcomes[outcome].text;
 }
+
 static const struct {
 	const char *name, *text;
 } python_ends[PYTHON_END_COUNT] = {
@@ -44,32 +45,44 @@ static const struct {
 #undef PYTHON_END_ROW
 };
 
-void report_python(struct epoch *const *epochs, size_t n_epochs, struct profile *profile)
+static void comment_stack_ends(const struct epoch_totals *sum, struct profile *profile)
 {
-	struct epoch_totals totals;
-	uint64_t ends[PYTHON_END_COUNT] = {0};
-	for (size_t i = 0; i < n_epochs; i++) {
-		epoch_totals(epochs[i], &totals);
-		for (enum python_end end = 0; end < PYTHON_END_COUNT; end++)
-			ends[end] += totals.python_ends[end];
-	}
-	for (enum python_end end = 0; end < PYTHON_END_COUNT; end++)
-		if (ends[end])
-			profile_comment(profile, "python frames %s %lu: %s", python_ends[end].name, ends[end],
-					python_ends[end].text);
+	uint64_t whole = 0;
+	for (enum stack_end end = 0; end < STACK_END_COUNT; end++)
+		whole += stack_ends[end].whole ? sum->stack_ends[end] : 0;
+	profile_comment(profile, "effective rate %.1f Hz of CPU time",
+			(double)sum->samples * (double)NS_PER_S / (double)(sum->cpu_ns ? sum->cpu_ns : 1));
+	profile_comment(profile, "stacks walked to their root: %.1f %% (%lu of %lu)",
+			100.0 * (double)whole / (double)sum->samples, whole, sum->samples);
+	for (enum stack_end end = 0; end < STACK_END_COUNT; end++)
+		if (sum->stack_ends[end])
+			profile_comment(profile, "stacks ended %s %lu: %s", stack_ends[end].name, sum->stack_ends[end],
+					stack_ends[end].text);
 }
 
-const char *report_stack_end_name(enum stack_end end)
+static void comment_python_ends(const struct epoch_totals *sum, struct profile *profile)
 {
-	return stack_ends[end].name;
+	for (enum python_end end = 0; end < PYTHON_END_COUNT; end++)
+		if (sum->python_ends[end])
+			profile_comment(profile, "python frames %s %lu: %s", python_ends[end].name,
+					sum->python_ends[end], python_ends[end].text);
 }
-const char *report_stack_end_text(enum stack_end end)
+
+void report_stacks(struct epoch *const *epochs, size_t n_epochs, bool has_python, uint64_t cut, struct profile *profile)
 {
-	return stack_ends[end].text;
-}
-bool report_stack_end_is_whole(enum stack_end end)
-{
-	return stack_ends[end].whole;
+	struct epoch_totals sum = {0}, part;
+	for (size_t i = 0; i < n_epochs; i++) {
+		epoch_totals(epochs[i], &part);
+		epoch_totals_add(&sum, &part);
+	}
+	if (sum.samples == 0)
+		return;
+	comment_stack_ends(&sum, profile);
+	if (has_python)
+		comment_python_ends(&sum, profile);
+	if (cut)
+		profile_comment(profile, "stacks cut %s %lu: %s", stack_ends[STACK_END_BAD_RETURN_ADDRESS].name, cut,
+				stack_ends[STACK_END_BAD_RETURN_ADDRESS].text);
 }
 
 bool report_is_loss(enum outcome outcome)
@@ -115,8 +128,9 @@ static double effective_hz(const struct target *target, uint64_t cpu_ns)
 static bool add_counts(struct arena *arena, const struct target *target, const struct epoch_totals *totals,
 		       Sprof__Control__Target *message)
 {
-	struct counts losses, ends;
-	if (!counts_init(arena, &losses, OUTCOME_COUNT) || !counts_init(arena, &ends, STACK_END_COUNT))
+	struct counts losses, ends, python;
+	if (!counts_init(arena, &losses, OUTCOME_COUNT) || !counts_init(arena, &ends, STACK_END_COUNT) ||
+	    !counts_init(arena, &python, PYTHON_END_COUNT))
 		return false;
 	for (enum outcome outcome = 0; outcome < OUTCOME_COUNT; outcome++)
 		if (report_is_loss(outcome) && report_loss(target, outcome) &&
@@ -127,10 +141,16 @@ static bool add_counts(struct arena *arena, const struct target *target, const s
 		if (totals->stack_ends[end] &&
 		    !counts_add(arena, &ends, stack_ends[end].name, stack_ends[end].text, totals->stack_ends[end]))
 			return false;
+	for (enum python_end end = 0; target->python.codes && end < PYTHON_END_COUNT; end++)
+		if (totals->python_ends[end] &&
+		    !counts_add(arena, &python, python_ends[end].name, python_ends[end].text, totals->python_ends[end]))
+			return false;
 	message->losses = losses.list;
 	message->n_losses = losses.n;
 	message->stack_ends = ends.list;
 	message->n_stack_ends = ends.n;
+	message->python_ends = python.list;
+	message->n_python_ends = python.n;
 	return true;
 }
 

@@ -12,16 +12,14 @@ Sprof__Control__TargetList *report_list(struct arena *arena, struct pipeline *pi
 Sprof__Control__Status *report_status(struct arena *arena, struct pipeline *pipeline,
 				      const struct requester *requester);
 
-/* The stable name and the text of an outcome and of a stack end. */
+/* The stable name and the text of an outcome. */
 const char *report_outcome_name(enum outcome outcome);
 const char *report_outcome_text(enum outcome outcome);
-const char *report_stack_end_name(enum stack_end end);
-const char *report_stack_end_text(enum stack_end end);
-/* Whether a stack that ends so is whole. */
-bool report_stack_end_is_whole(enum stack_end end);
 /* What an entry became otherwise than a sample: of the BPF program's counters and the daemon's. */
 uint64_t report_loss(const struct target *target, enum outcome outcome);
 bool report_is_loss(enum outcome outcome);
 
-/* Adds to a profile's comments how far the frames of CPython are in the epochs that it was made of. Thread: any. */
-void report_python(struct epoch *const *epochs, size_t n_epochs, struct profile *profile);
+/* Adds to a profile's comments how the stacks end in the epochs that it was made of, and, when it is of a process with CPython, how far that's frames are
+ * known; cut: samples whose stack was cut when it was made. Thread: any. */
+void report_stacks(struct epoch *const *epochs, size_t n_epochs, bool has_python, uint64_t cut,
+		   struct profile *profile);

@@ -297,6 +297,11 @@ static void target_count_families(FILE *out, const struct target_list *list)
 	for (size_t i = 0; i < list->n; i++)
 		target_counts(out, list->targets[i], "sprofd_target_stack_ends", "end", list->targets[i]->stack_ends,
 			      list->targets[i]->n_stack_ends);
+	family(out, "sprofd_target_python_ends", "counter", NULL,
+	       "Samples by how far the frames of CPython are known.");
+	for (size_t i = 0; i < list->n; i++)
+		target_counts(out, list->targets[i], "sprofd_target_python_ends", "end", list->targets[i]->python_ends,
+			      list->targets[i]->n_python_ends);
 }
 
 /* In the order of enum TargetState. */

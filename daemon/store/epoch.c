@@ -206,6 +206,26 @@ void epoch_totals(const struct epoch *epoch, struct epoch_totals *ret)
 	ret->n_stacks = epoch->stacks.n;
 }
 
+void epoch_totals_add(struct epoch_totals *sum, const struct epoch_totals *part)
+{
+	sum->bytes += part->bytes;
+	if (part->samples == 0)
+		return;
+	if (sum->samples == 0 || part->first_ns < sum->first_ns)
+		sum->first_ns = part->first_ns;
+	if (part->last_ns > sum->last_ns)
+		sum->last_ns = part->last_ns;
+	if (sum->samples == 0 || part->oldest_maps_version < sum->oldest_maps_version)
+		sum->oldest_maps_version = part->oldest_maps_version;
+	sum->samples += part->samples;
+	sum->cpu_ns += part->cpu_ns;
+	sum->n_stacks += part->n_stacks;
+	for (size_t i = 0; i < STACK_END_COUNT; i++)
+		sum->stack_ends[i] += part->stack_ends[i];
+	for (size_t i = 0; i < PYTHON_END_COUNT; i++)
+		sum->python_ends[i] += part->python_ends[i];
+}
+
 struct epoch *epoch_copy(const struct epoch *epoch)
 {
 	struct epoch *copy = epoch_new(SIZE_MAX);

@@ -35,6 +35,8 @@ struct epoch_totals {
 		oldest_maps_version; /* the smallest that any sample has: snapshots of older ones are no longer needed */
 };
 void epoch_totals(const struct epoch *epoch, struct epoch_totals *ret);
+/* Adds those of another span of time; a sum begins with all zeros. */
+void epoch_totals_add(struct epoch_totals *sum, const struct epoch_totals *part);
 
 struct retention;
 /* budget_bytes bounds what is retained (not what snapshots still hold of epochs that were dropped); at least 128 KiB are granted.

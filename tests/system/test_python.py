@@ -262,6 +262,23 @@ class Python(Case):
             self.assertRegex(top, rf"(?m) {re.escape(name)}$")
         self.assertNotIn("[[python]]", top)
 
+    def test_the_account(self):
+        """In the status, as text and JSON, and in the metrics; of a process that is not Python nothing."""
+        target, other = self.start(DEBIAN, "plain"), Target(self, "spin")
+        self.daemon.attach(target.pid, 499)
+        self.daemon.attach(other.pid, 499)
+        harness.let_run(target.pid, 0.5)
+        self.daemon.ok("detach", target.pid)
+        told = self.daemon.target(target.pid)
+        ends = {end["name"]: int(end["count"]) for end in told["python_ends"]}
+        self.assertEqual(sum(ends.values()), int(told["samples"]), told)
+        self.assertGreater(ends["whole"], 0.9 * sum(ends.values()), ends)
+        self.assertFalse(self.daemon.target(other.pid).get("python_ends"))
+        self.assertRegex(self.daemon.ok("status"), r"python frames\n +[0-9.]+ %  \w+: ")
+        metrics = self.daemon.http("GET", "/metrics")[2].decode()
+        self.assertIn(f'sprofd_target_python_ends_total{{pid="{target.pid}",comm="python3.11",end="whole"}} {ends["whole"]}\n', metrics)
+        self.assertNotIn(f'sprofd_target_python_ends_total{{pid="{other.pid}"', metrics)
+
     def test_the_first_samples(self):
         """The interpreter is found before the first sample, if that takes no more than the tenths of a second for which an attach waits."""
         target = self.start(DEBIAN, "plain")

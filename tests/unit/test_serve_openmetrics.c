@@ -61,6 +61,8 @@ static void setup(void)
 	sample.hostile.n_losses = sample.hostile.n_stack_ends = 1;
 	sample.hostile.losses = sample.losses;
 	sample.hostile.stack_ends = sample.ends;
+	sample.hostile.python_ends = sample.ends;
+	sample.hostile.n_python_ends = 1;
 	sample.hostile.state = SPROF__CONTROL__TARGET_STATE__TARGET_LIVE;
 	sample.hostile.attached_unix_ns = 100;
 	sample.second.pid = 7;
@@ -114,6 +116,8 @@ START_TEST(values_are_there)
 		"sprofd_target_losses_total{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\",reason=\"ring_full\"} 3");
 	expect_line(text,
 		    "sprofd_target_stack_ends_total{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\",end=\"root\"} 17");
+	expect_line(text,
+		    "sprofd_target_python_ends_total{pid=\"42\",comm=\"a\\\"b\\\\c\\nd\xef\xbf\xbd\",end=\"root\"} 17");
 	expect_line(text, "sprofd_targets{state=\"live\"} 1");
 	expect_line(text, "sprofd_targets{state=\"exited\"} 2");
 	expect_line(text, "sprofd_targets{state=\"arming\"} 0");

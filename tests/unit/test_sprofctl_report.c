@@ -121,7 +121,8 @@ START_TEST(the_account_of_a_target)
 	Target target = make_target(7, "xz");
 	Count full = make_count("ring_full", 40, "too slow"), aged = make_count("aged_out", 2, "too old");
 	Count root = make_count("root", 75, "to the end"), bad = make_count("no_unwind_info", 25, "no frame pointers");
-	Count *losses[] = {&full, &aged}, *ends[] = {&root, &bad};
+	Count python = make_count("whole", 100, "all frames");
+	Count *losses[] = {&full, &aged}, *ends[] = {&root, &bad}, *python_ends[] = {&python};
 	Target *targets[] = {&target};
 	target.entries = 150;
 	target.samples = 100;
@@ -150,6 +151,11 @@ START_TEST(the_account_of_a_target)
 	assert_has("effective rate 98.8 Hz");
 	assert_has(" 75.0 %  root: to the end\n");
 	assert_has(" 25.0 %  no_unwind_info: no frame pointers\n");
+	ck_assert_ptr_null(strstr(text, "python"));
+	target.python_ends = python_ends;
+	target.n_python_ends = 1;
+	status(targets, 1);
+	assert_has("  python frames\n    100.0 %  whole: all frames\n");
 	assert_has("something to know\n");
 	list(targets, 1);
 	assert_has("  100    42  ");
