@@ -3,7 +3,9 @@ stack itself.
 
     STOPS_PID=PID STOPS_N=100 STOPS_TO=FILE gdb -batch -nx -x gdb_stops.py
 
-FILE.frames gets one line of addresses a stop, FILE what walk_stops reads."""
+FILE.frames gets one line of addresses a stop, FILE what walk_stops reads. Of a core dump, FILE gets a line a thread: its number, and the addresses.
+
+    STOPS_CORE=CORE STOPS_PROGRAM=PROGRAM STOPS_TO=FILE gdb -batch -nx -x gdb_stops.py"""
 import os
 import random
 import signal
@@ -47,13 +49,24 @@ def stop(pid, after):
     gdb.execute("continue", to_string=True)
 
 
-def main():
-    pid, n, to = int(os.environ["STOPS_PID"]), int(os.environ["STOPS_N"]), os.environ["STOPS_TO"]
+def set_up():
     for setting in ("pagination off", "backtrace past-main on", "debuginfod enabled off", "auto-solib-add on", "confirm off", "print thread-events off"):
         try:
             gdb.execute(f"set {setting}")
         except gdb.error:
             pass
+
+
+def of_core(core, program, to):
+    gdb.execute(f"file {program}", to_string=True)
+    gdb.execute(f"core-file {core}", to_string=True)
+    with open(to, "w") as frames:
+        for thread in gdb.selected_inferior().threads():
+            thread.switch()
+            frames.write(f"{thread.ptid[1]} " + " ".join(f"{pc:x}" for pc in addresses()) + "\n")
+
+
+def of_process(pid, n, to):
     gdb.execute("handle all nostop noprint pass", to_string=True)
     gdb.execute("handle SIGWINCH stop print nopass", to_string=True)
     gdb.execute(f"attach {pid}", to_string=True)
@@ -68,4 +81,8 @@ def main():
     gdb.execute("detach", to_string=True)
 
 
-main()
+set_up()
+if "STOPS_CORE" in os.environ:
+    of_core(os.environ["STOPS_CORE"], os.environ["STOPS_PROGRAM"], os.environ["STOPS_TO"])
+else:
+    of_process(int(os.environ["STOPS_PID"]), int(os.environ["STOPS_N"]), os.environ["STOPS_TO"])

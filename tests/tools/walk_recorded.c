@@ -1,0 +1,79 @@
+/* Walks stacks that were recorded elsewhere, out of core dumps or by perf: the walk of the BPF program, built in user mode, with the tables that sprofd-elf makes.
+ *     walk_recorded MAPPINGS < STACKS
+ * MAPPINGS: see recording.h. A stack: 17 registers (8 bytes each, numbered as in DWARF), the address of the copy of its memory, its length, and its bytes. For each, a
+ * line: why the stack ends (bpf/outcome.h), and the addresses in hexadecimal, leaf first. */
+#include <sprof/barrier_abi.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "recording.h"
+
+#include "bpf/walk.h"
+
+enum { MAX_STACK_BYTES = 64 << 20 };
+
+static const char *const ends[] = {
+#define END_NAME(NAME, name, complete, text) [STACK_END_##NAME] = #name,
+	STACK_END_TABLE(END_NAME)
+#undef END_NAME
+};
+
+static void print(const struct walk *walk)
+{
+	printf("%s", ends[walk->end]);
+	for (__u32 i = 0; i < walk->n && i < WALK_FRAMES; i++)
+		printf(" %llx", (unsigned long long)walk->frames[i]);
+	putchar('\n');
+}
+
+static void walk_stack(struct recording *recording, const __u64 *registers)
+{
+	static struct walk walk;
+	walk_reset(&walk);
+	memcpy(walk.registers.by_number, registers, sizeof(walk.registers.by_number));
+	walk.registers.known = UNWIND_KNOWN_ALL;
+	walk.registers.pc_is_exact = 1;
+	walk.tables = (struct unwind_tables){.serial = recording->list[0].header.serial, .ready = 1};
+	walk_start(&walk, NULL, NULL, recording);
+	for (int i = 0; i < WALK_STEPS && !walk_step(&walk, NULL, recording); i++)
+		;
+	print(&walk);
+}
+
+static int walk_stacks(struct recording *recording, unsigned char *bytes)
+{
+	__u64 head[UNWIND_REGISTERS + 2];
+	while (fread(head, sizeof(head), 1, stdin) == 1) {
+		recording->start = head[UNWIND_REGISTERS];
+		recording->n = head[UNWIND_REGISTERS + 1];
+		recording->bytes = bytes;
+		if (recording->n > MAX_STACK_BYTES || fread(bytes, 1, recording->n, stdin) != recording->n) {
+			fprintf(stderr, "walk_recorded: a stack is cut short, or larger than %d bytes\n",
+				MAX_STACK_BYTES);
+			return 1;
+		}
+		walk_stack(recording, head);
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct recording recording = {0};
+	unsigned line = 0;
+	FILE *mappings = argc == 2 ? fopen(argv[1], "re") : NULL;
+	if (!mappings) {
+		fprintf(stderr, "usage: walk_recorded MAPPINGS < STACKS, with a file MAPPINGS that can be read\n");
+		return 2;
+	}
+	int r = recording_read(&recording, mappings, &line);
+	(void)fclose(mappings);
+	unsigned char *bytes = malloc(MAX_STACK_BYTES);
+	if (r < 0)
+		fprintf(stderr, "walk_recorded: %s:%u: %s\n", argv[1], line, strerror(-r));
+	else
+		r = bytes ? walk_stacks(&recording, bytes) : 1;
+	free(bytes);
+	recording_free(&recording);
+	return r != 0;
+}
