@@ -240,10 +240,11 @@ START_TEST(of_many_daemons_at_once_one_serves)
 		setup();
 		if (round % 2)
 			make_stale();
-		int go[2], up[2];
+		int go[2], up[2], end[2];
 		char served = 0, byte = 1;
 		ck_assert_int_eq(pipe(go), 0);
 		ck_assert_int_eq(pipe(up), 0);
+		ck_assert_int_eq(pipe(end), 0);
 		pid_t daemons[DAEMONS];
 		for (int i = 0; i < DAEMONS; i++) {
 			daemons[i] = fork();
@@ -252,12 +253,14 @@ START_TEST(of_many_daemons_at_once_one_serves)
 			struct listener listener;
 			close(go[1]);
 			close(up[0]);
+			close(end[1]);
 			while (read(go[0], &byte, 1) > 0)
 				;
 			int r = open_it(&listener);
 			char word = r == 0 ? 's' : r == -EADDRINUSE ? 'r' : 'x';
 			ssize_t written = write(up[1], &word, 1);
-			usleep(300000); /* serves while the others try */
+			while (read(end[0], &byte, 1) > 0) /* serves until all others have tried */
+				;
 			_exit(written != 1);
 		}
 		close(go[0]);
@@ -273,6 +276,8 @@ START_TEST(of_many_daemons_at_once_one_serves)
 		ck_assert_int_eq(served, 1);
 		ck_assert_int_eq(refused, DAEMONS - 1);
 		close(up[0]);
+		close(end[0]);
+		close(end[1]);
 		for (int i = 0; i < DAEMONS; i++)
 			waitpid(daemons[i], NULL, 0);
 		teardown();
