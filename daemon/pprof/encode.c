@@ -207,11 +207,12 @@ static int emit_mapping(struct encoder *encoder, size_t i)
 	return emit(encoder, &part);
 }
 
-/* A name that equals its system name pprof takes for one that is yet to be demangled, and cuts out what looks like parameters and template arguments:
- * all of CPython's "<module>". What has their signs is no linker's name, so there it has none. */
+/* A name that equals its system name pprof takes for one that is yet to be demangled; where it looks like C++ it cuts out parameters and template arguments:
+ * all of CPython's "<module>". There it has no system name. */
 static const char *system_name(const char *name, const struct profile_line *line)
 {
-	return strpbrk(name, "<([:") && strcmp(name, line->system_name) == 0 ? "" : line->system_name;
+	bool looks_like_cxx = strpbrk(name, "<[") || strstr(name, "::");
+	return looks_like_cxx && strcmp(name, line->system_name) == 0 ? "" : line->system_name;
 }
 
 /* The function of a line. A name is never empty: pprof would show nothing at all. */
