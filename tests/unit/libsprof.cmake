@@ -23,5 +23,5 @@ if(TARGET sprof_preload AND NOT SPROF_SANITIZE) # a sanitizer stands before thes
   sprof_unit_test(test_preload)
   target_link_libraries(test_preload PRIVATE Threads::Threads)
   add_dependencies(test_preload sprof_preload)
-  set_tests_properties(unit.test_preload PROPERTIES ENVIRONMENT LD_PRELOAD=$<TARGET_FILE:sprof_preload>)
+  set_property(TEST unit.test_preload APPEND PROPERTY ENVIRONMENT LD_PRELOAD=$<TARGET_FILE:sprof_preload>)
 endif()
