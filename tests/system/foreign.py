@@ -110,7 +110,7 @@ class Foreign:
 
     def start(self, *argv, **more):
         process = subprocess.Popen(
-            list(map(str, argv)), **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.scratch(), **more})
+            list(map(str, argv)), **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": self.scratch(), "preexec_fn": harness.give_way, **more})
         self.addCleanup(harness.end, process)
         return process
 

@@ -17,10 +17,11 @@ class Targets(Case):
         cls.daemon = Daemon(cls)
 
     def test_after_the_exit_the_profile_stays(self):
-        target = Target(self, "spin", "--seconds=1")
+        target = Target(self, "spin")
         self.daemon.attach(target.pid, 999)
-        truth = target.line()
-        target.process.wait(30)
+        low_ns = harness.cpu_ns(target.pid)
+        harness.let_run(target.pid, 0.7)
+        ran_ns = target.finish()["process_cpu_ns"] - low_ns
         harness.wait_for(lambda: self.daemon.target(target.pid)["state"] == EXITED, 5, "the exit")
         t = self.daemon.target(target.pid)
         self.assertGreater(number(t, "ended_unix_ns"), number(t, "attached_unix_ns"))
@@ -28,8 +29,7 @@ class Targets(Case):
         time.sleep(0.5)
         second = self.daemon.pull(target.pid)
         self.assertEqual((first.count(), first.cpu_ns()), (second.count(), second.cpu_ns()))
-        # What it ran before the attach is not in it: of a second, little.
-        self.assertGreater(first.inclusive()["a_heavy"] + number(t, "late_periods"), 0.3 * truth["process_cpu_ns"] * 999e-9)
+        self.assertGreater(first.inclusive()["a_heavy"] + number(t, "late_periods"), 0.4 * ran_ns * 999e-9)
         self.assertEqual(first.duration_ns, second.duration_ns, "it does not go on after the exit")
         self.assertIn(str(target.pid), self.daemon.ok("list"))
 
@@ -111,21 +111,31 @@ class Targets(Case):
         self.daemon.attach(target.pid, 499)
         self.assertLess(self.daemon.pull(target.pid).count(), kept)
 
+    def process_with_number(self, pid):
+        """A process that the kernel gave this number, which another had; None if somebody else was quicker each time."""
+        for _ in range(200):
+            Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid - 1))
+            process = subprocess.Popen([harness.TARGETS / "spin", "--shares=0:0:1"], stdout=subprocess.DEVNULL)
+            self.addCleanup(harness.end, process)
+            if process.pid == pid:
+                return process
+            harness.end(process)
+        return None
+
+    def number_given_again(self):
+        for _ in range(5):
+            target = Target(self, "spin", "--seconds=1")
+            self.daemon.attach(target.pid, 999)
+            target.process.wait(30)
+            self.daemon.settle(target.pid)
+            second = self.process_with_number(target.pid)
+            if second:
+                return second
+        raise AssertionError("the kernel did not give the number again")
+
     def test_a_reused_number_is_another_process(self):
         """identity is pidfd and start time: when the kernel gives the number again, the old profile is not the new process's."""
-        target = Target(self, "spin", "--seconds=1")
-        self.daemon.attach(target.pid, 999)
-        target.process.wait(30)
-        self.daemon.settle(target.pid)
-        last = harness.Path("/proc/sys/kernel/ns_last_pid")
-        for _ in range(200):
-            last.write_text(str(target.pid - 1))
-            second = subprocess.Popen([harness.TARGETS / "spin", "--shares=0:0:1"], stdout=subprocess.DEVNULL)
-            self.addCleanup(harness.end, second)
-            if second.pid == target.pid:
-                break
-            harness.end(second)
-        self.assertEqual(second.pid, target.pid, "the kernel did not give the number again")
+        second = self.number_given_again()
         time.sleep(0.3)
         # Not attached, so it is for a second; the profile of another process would be wrong.
         found = self.daemon.pull(second.pid, 1).inclusive()
