@@ -175,13 +175,13 @@ check "format (clang-format)" check_format
 check "build release" build release $release
 start idly "$logs/build-debug" build debug $debug
 build_debug=$group
+run_timed release $release "$pattern"
+collect "build debug" "$build_debug" "$logs/build-debug"
 start idly "$logs/tidy" check_tidy $release
 tidy=$group
-run_timed release $release "$pattern"
-run_untimed release $release "$pattern"
-collect "build debug" "$build_debug" "$logs/build-debug"
-run_untimed debug $debug "$pattern"
 run_timed debug $debug "$pattern"
+run_untimed release $release "$pattern"
+run_untimed debug $debug "$pattern"
 collect "clang-tidy" "$tidy" "$logs/tidy"
 
 say "result"
