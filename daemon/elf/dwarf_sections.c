@@ -219,6 +219,8 @@ static void load_packed(struct dwarf_sections *sections, struct dwarf_section *s
 	    bytes <= UNPACKED_MAX_BYTES - sections->unpacked_bytes &&
 	    (bytes <= RATIO_FREE_BYTES || bytes / RATIO_MAX <= raw.n)) {
 		void *out = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (out != MAP_FAILED) /* all of it is written: in few page faults, where it is large */
+			(void)madvise(out, bytes, MADV_HUGEPAGE);
 		if (out != MAP_FAILED && unpack(format, raw.bytes + header, raw.n - header, out, bytes)) {
 			section->mapped = out;
 			section->mapped_bytes = bytes;

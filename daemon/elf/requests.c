@@ -1,6 +1,7 @@
 #include "elf/requests.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -17,6 +18,7 @@
 enum {
 	FILES_MAX = 48,
 	INDEX_MAX_BYTES = 256 << 20,
+	UNUSED_MAX_BYTES = 16 << 20, /* of the heap */
 	/* Of a packed Frames with one Frame: tags and lengths, generously; and of a reply around them. */
 	FRAMES_OVERHEAD_BYTES = 8,
 	FRAME_OVERHEAD_BYTES = 32,
@@ -135,6 +137,13 @@ static int open_by_kind(Sprof__Reader__Open__Kind kind, int fd, struct open_file
 	}
 }
 
+/* What the making of an index took. A look costs little: there are few free pieces of memory, and large ones. */
+static void give_memory_back(void)
+{
+	if (mallinfo2().fordblks > UNUSED_MAX_BYTES)
+		malloc_trim(0);
+}
+
 static int handle_open(struct requests *requests, uint64_t file_id, const Sprof__Reader__Open *in, int fd,
 		       Sprof__Reader__Opened *ret)
 {
@@ -145,6 +154,7 @@ static int handle_open(struct requests *requests, uint64_t file_id, const Sprof_
 		if (owned < 0)
 			return -EBADMSG;
 		int r = open_by_kind(in->kind, TAKE_FD(owned), &opened);
+		give_memory_back();
 		if (r < 0)
 			return r;
 		make_room(requests, bytes_of(&opened));
@@ -184,6 +194,7 @@ static int handle_attach(struct requests *requests, uint64_t file_id, const Spro
 	if (!file || !file->image)
 		return -ENOENT;
 	int r = image_attach(file->image, attachment_of(in->kind), TAKE_FD(owned));
+	give_memory_back();
 	if (r == 0)
 		describe(file->image, ret);
 	return r;

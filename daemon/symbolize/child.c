@@ -103,7 +103,9 @@ static int spawn(const char *path, int socket, pid_t *ret)
 		return -r;
 	r = posix_spawn_file_actions_init(&files);
 	if (r == 0) {
-		char *arguments[] = {(char *)path, NULL}, *environment[] = {NULL};
+		/* glibc 2.35: the heap asks for huge pages (madvise). */
+		static const char huge_pages[] = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1";
+		char *arguments[] = {(char *)path, NULL}, *environment[] = {(char *)huge_pages, NULL};
 		r = set_attributes(&attributes);
 		if (r == 0)
 			r = set_files(&files, socket);
