@@ -22,6 +22,7 @@ enum {
 	CONTROL_THREADS = 8,
 	BUILDER_THREADS = 2,
 	MAKER_THREADS = 2,
+	TRIM_SECONDS = 60,
 	LOOKERS_LEAVE_MS = 1000,
 	PYTHON_READERS = 64,
 	MAX_FILES_HELD = 8192,
@@ -374,6 +375,23 @@ static int make_stages(struct pipeline *pipeline, struct error *err)
 	return 0;
 }
 
+static void on_trim(evutil_socket_t fd, short what, void *context)
+{
+	(void)fd, (void)what;
+	struct pipeline *pipeline = context;
+	if (symbolize_trim(pipeline->symbolize, clock_monotonic_ns() - (TRIM_SECONDS - 1) * NS_PER_S))
+		pipeline_trim_later(pipeline);
+}
+
+void pipeline_trim_later(struct pipeline *pipeline)
+{
+	const struct timeval wait = {.tv_sec = TRIM_SECONDS};
+	if (!pipeline->trim_timer)
+		pipeline->trim_timer = event_new(pipeline->base, -1, 0, on_trim, pipeline);
+	if (pipeline->trim_timer) /* else they stay until after another pull */
+		event_add(pipeline->trim_timer, &wait);
+}
+
 static int make_workers(struct pipeline *pipeline, struct error *err)
 {
 	pipeline->files = file_registry_new(MAX_FILES_HELD);
@@ -451,6 +469,8 @@ void pipeline_free(struct pipeline *pipeline)
 		event_free(pipeline->check_timer);
 	if (pipeline->keep_timer)
 		event_free(pipeline->keep_timer);
+	if (pipeline->trim_timer)
+		event_free(pipeline->trim_timer);
 	symbolize_free(pipeline->symbolize);
 	unwind_maps_free(pipeline->unwind_maps);
 	sampler_free(pipeline->sampler);

@@ -26,6 +26,7 @@ struct pipeline {
 	struct jobs *control;        /* short work on the kernel */
 	struct jobs *builders;       /* profiles */
 	struct jobs *makers;         /* of unwind tables: apart, since a file can take long */
+	struct event *trim_timer;    /* when names of the kernel that no pull needs are let go */
 	struct event *keep_timer;    /* when tables that nobody needs are let go */
 	struct jobs *lookers;        /* at barrier-lock tables: apart, since a process can make its reader wait */
 	struct jobs *python_readers; /* of CPython's state, one at a time for each target: the same */
@@ -58,6 +59,8 @@ void pipeline_free(struct pipeline *pipeline);
 /* Reads all that is in the ring buffer: before anybody is told what has been sampled, since else it is read only when it fills, when a
  * target's program or mappings have changed, and every few seconds. */
 void pipeline_drain(struct pipeline *pipeline);
+/* A profile was made: what that took, and no other needs for a while, is let go. */
+void pipeline_trim_later(struct pipeline *pipeline);
 /* Runs or rests the timer, as there are targets to look after. */
 void pipeline_update_timer(struct pipeline *pipeline);
 

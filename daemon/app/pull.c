@@ -284,6 +284,7 @@ static void done_build(void *context, bool worked)
 	uint8_t *bytes = pull->bytes;
 	pull->bytes = NULL;
 	serve_reply_bytes(pull->reply, "application/octet-stream", "profile", bytes, pull->n_bytes);
+	pipeline_trim_later(pull->pipeline);
 	free_pull(pull);
 }
 

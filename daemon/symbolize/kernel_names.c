@@ -19,6 +19,7 @@ struct kernel_names {
 	char *path;
 	struct kallsyms *kallsyms; /* NULL: not read, or it could not be */
 	uint64_t read_ns;          /* when it was tried last; 0: never */
+	uint64_t used_ns;          /* when it was asked last */
 };
 
 struct kernel_names *kernel_names_new(const char *kallsyms_path)
@@ -65,6 +66,7 @@ static bool is_usable(const struct kernel_names *names)
 static bool find(struct kernel_names *names, uint64_t address, struct kallsyms_symbol *ret)
 {
 	uint64_t now_ns = clock_monotonic_ns();
+	names->used_ns = now_ns;
 	if (names->read_ns == 0 || (!is_usable(names) && now_ns - names->read_ns >= RETRY_MIN_NS))
 		read_again(names, now_ns);
 	if (!is_usable(names))
@@ -101,6 +103,20 @@ bool kernel_names_find(struct kernel_names *names, uint64_t address, char ret[KE
 	}
 	pthread_mutex_unlock(&names->lock);
 	return found;
+}
+
+bool kernel_names_trim(struct kernel_names *names, uint64_t before_ns)
+{
+	if (pthread_mutex_trylock(&names->lock) != 0)
+		return true;                                  /* in use */
+	if (is_usable(names) && names->used_ns < before_ns) { /* of one that is restricted only that is kept */
+		kallsyms_free(names->kallsyms);
+		names->kallsyms = NULL;
+		names->read_ns = 0;
+	}
+	bool left = is_usable(names);
+	pthread_mutex_unlock(&names->lock);
+	return left;
 }
 
 size_t kernel_names_bytes(struct kernel_names *names)

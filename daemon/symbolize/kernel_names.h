@@ -16,3 +16,6 @@ void kernel_names_free(struct kernel_names *names);               /* NULL is fin
  * False: no function is known there. */
 bool kernel_names_find(struct kernel_names *names, uint64_t address, char ret[KERNEL_NAME_MAX_BYTES]);
 size_t kernel_names_bytes(struct kernel_names *names);
+/* Lets go of what was not asked for since that moment: some megabytes, read again when they are needed. False: there is nothing left to let go of. Never
+ * waits. */
+bool kernel_names_trim(struct kernel_names *names, uint64_t before_ns);

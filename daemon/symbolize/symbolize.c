@@ -415,6 +415,11 @@ void symbolize_places(void *context, struct code_moment *moments, size_t n)
 	pthread_mutex_unlock(&symbolize->lock);
 }
 
+bool symbolize_trim(struct symbolize *symbolize, uint64_t before_ns)
+{
+	return kernel_names_trim(symbolize->kernel, before_ns);
+}
+
 int symbolize_unwind_table(struct symbolize *symbolize, uint64_t file_id, int fd, size_t max_bytes,
 			   uint64_t deadline_ns, struct scratch *scratch, struct unwind_table *ret)
 {

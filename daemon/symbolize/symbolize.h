@@ -50,6 +50,9 @@ enum symbolize_what {
 void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enum symbolize_what what,
 		       uint64_t deadline_ns);
 
+/* Lets go of the kernel's names, where nobody asked for them since that moment; never waits. False: nothing is left that another call could let go of. */
+bool symbolize_trim(struct symbolize *symbolize, uint64_t before_ns);
+
 /* The unwind table of the file of that number, which fd reads (SYMBOLIZE_VDSO_FILE_ID: of the vdso of 64-bit processes, without fd: file offsets
  * count from where it is mapped). At most max_bytes are taken, CFI_MAX_TABLE_BYTES at the most. It is not kept here, but in the
  * caller's scratch, which is reset first.

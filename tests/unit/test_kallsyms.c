@@ -181,6 +181,25 @@ START_TEST(reading_again_is_rare)
 }
 END_TEST
 
+START_TEST(what_nobody_asks_for_is_let_go)
+{
+	const char *path = temporary("ffffffff81000000 T proper\n");
+	char name[KERNEL_NAME_MAX_BYTES];
+	struct kernel_names *names = kernel_names_new(path);
+	ck_assert(!kernel_names_trim(names, UINT64_MAX)); /* nothing was read */
+	ck_assert(kernel_names_find(names, 0xffffffff81000000, name));
+	ck_assert_uint_gt(kernel_names_bytes(names), 0);
+	ck_assert(kernel_names_trim(names, 1)); /* asked for since */
+	ck_assert_uint_gt(kernel_names_bytes(names), 0);
+	ck_assert(!kernel_names_trim(names, UINT64_MAX));
+	ck_assert_uint_eq(kernel_names_bytes(names), 0);
+	ck_assert(kernel_names_find(names, 0xffffffff81000000, name)); /* at once, not when a retry is due */
+	ck_assert_str_eq(name, "proper");
+	kernel_names_free(names);
+	unlink(path);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("kallsyms");
@@ -193,6 +212,7 @@ int main(void)
 	tcase_add_test(tests, running_kernel);
 	tcase_add_test(tests, names_for_people);
 	tcase_add_test(tests, reading_again_is_rare);
+	tcase_add_test(tests, what_nobody_asks_for_is_let_go);
 	suite_add_tcase(suite, tests);
 	SRunner *runner = srunner_create(suite);
 	srunner_run_all(runner, CK_ENV);
