@@ -59,14 +59,15 @@ static long peak_of_reader_kib(void)
 	return usage.ru_maxrss;
 }
 
-static long own_peak_kib(void)
+/* VmHWM: the most that ever was; VmRSS: what is now. */
+static long own_kib(const char *key)
 {
 	char line[128];
 	long kib = 0;
 	FILE *status = fopen("/proc/self/status", "re");
 	while (status && fgets(line, sizeof(line), status))
-		if (strncmp(line, "VmHWM:", 6) == 0)
-			kib = strtol(line + 6, NULL, 10);
+		if (strncmp(line, key, strlen(key)) == 0)
+			kib = strtol(line + strlen(key) + 1, NULL, 10);
 	if (status)
 		fclose(status);
 	return kib;
@@ -97,6 +98,7 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	uint64_t missing = 0, missing_warm = 0;
+	long before_kib = own_kib("VmRSS");
 	double cold_ms = name_all(symbolize, file, argv[2], &missing), warm_ms = 1e9;
 	double warm_cpu_ms = cpu_ms();
 	for (int i = 0; i < WARM_ROUNDS; i++) {
@@ -104,11 +106,11 @@ int main(int argc, char **argv)
 		warm_ms = ms < warm_ms ? ms : warm_ms;
 	}
 	warm_cpu_ms = (cpu_ms() - warm_cpu_ms) / WARM_ROUNDS;
-	long own_kib = own_peak_kib();
+	long peak_kib = own_kib("VmHWM");
 	symbolize_free(symbolize);
-	printf("cold_ms %.1f warm_ms %.2f warm_cpu_ms %.2f missing %lu own_mib %.1f reader_mib %.1f\n", cold_ms,
-	       warm_ms, warm_cpu_ms, missing + missing_warm, (double)own_kib / 1024,
-	       (double)peak_of_reader_kib() / 1024);
+	printf("cold_ms %.1f warm_ms %.2f warm_cpu_ms %.2f missing %lu before_mib %.1f own_mib %.1f reader_mib %.1f\n",
+	       cold_ms, warm_ms, warm_cpu_ms, missing + missing_warm, (double)before_kib / 1024,
+	       (double)peak_kib / 1024, (double)peak_of_reader_kib() / 1024);
 	file_unref(file);
 	file_registry_free(registry);
 	return 0;

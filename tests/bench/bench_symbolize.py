@@ -83,15 +83,14 @@ def measure_usage(argv, text):
     return (wall, cpu, mib)
 
 
-def perf_script(directory, program):
-    """(CPU seconds of `perf script` with inlined calls and lines, the distinct addresses) of a recorded run of the program itself."""
-    data, words = directory / "perf.data", [f"word{i}x{i * 7919 % 1009}" for i in range(400)]
-    subprocess.run(["perf", "record", "-q", "-F", "9999", "-e", "cpu-clock:u", "-g", "-o", data, program, *words], check=False,
+def record(directory, program, runs):
+    """A perf.data of some runs of the program, with call graphs, and the distinct addresses of the program in it."""
+    data, script = directory / "perf.data", directory / "run.sh"
+    script.write_text(f"for i in $(seq {runs}); do {program} $(seq -f 'word%gx1' $((i * 100)) $((i * 100 + 400))); done\n")
+    subprocess.run(["perf", "record", "-q", "-F", "20000", "-e", "cpu-clock:u", "-g", "-o", data, "sh", script], check=False,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
-    text = subprocess.run(["perf", "script", "-i", data, "-F", "ip,dso", "--no-inline", "-G"], capture_output=True, text=True, check=False).stdout
-    addresses = sorted({int(line.split()[0], 16) for line in text.splitlines() if str(program) in line})
-    _, cpu, _ = measure_usage(["perf", "script", "-i", data, "-F", "ip,sym,srcline", "--inline", "-G"], "")
-    return cpu, addresses
+    text = subprocess.run(["perf", "script", "-i", data, "-F", "ip,dso", "--no-inline"], capture_output=True, text=True, check=False).stdout
+    return data, sorted({int(line.split()[0], 16) for line in text.splitlines() if str(program) in line})
 
 
 def main():
@@ -99,13 +98,14 @@ def main():
     parser.add_argument("--units", type=int, default=48)
     parser.add_argument("--addresses", type=int, default=10000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--perf-runs", type=int, default=2, help="runs of the program that perf records: each of its addresses takes perf long")
     parser.add_argument("--program")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sprof-bench.") as name:
         program = Path(arguments.program) if arguments.program else make_program(Path(name), arguments.units)
         run(program, arguments)
         run_stage(program, arguments)
-        run_perf(Path(name), program)
+        run_perf(Path(name), program.resolve(), arguments)
 
 
 def run(program, arguments):
@@ -140,16 +140,27 @@ def run_stage(program, arguments):
     rounds = [subprocess.run(argv, input=offsets, capture_output=True, text=True, check=True).stdout.split() for _ in range(arguments.rounds)]
     figures = {rounds[0][i]: statistics.median(float(r[i + 1]) for r in rounds) for i in range(0, len(rounds[0]), 2)}
     print(f"\nThrough sprofd's own stage: cold {figures['cold_ms']:.0f} ms, warm {figures['warm_ms']:.1f} ms ({figures['warm_cpu_ms']:.1f} ms of CPU); "
-          f"at its peak {figures['own_mib']:.0f} MiB, the reader {figures['reader_mib']:.0f} MiB; {figures['missing']:.0f} not looked at")  # fmt: skip
+          f"it has {figures['before_mib']:.1f} MiB before and {figures['own_mib']:.1f} at its peak, the reader {figures['reader_mib']:.0f} MiB; {figures['missing']:.0f} not looked at")  # fmt: skip
 
 
-def run_perf(directory, program):
-    cpu, addresses = perf_script(directory, program)
+def run_perf(directory, program, arguments):
+    data, addresses = record(directory, program, arguments.perf_runs)
     loads = compare.segments(program)
     offsets = "".join(f"{compare.to_offset(a, loads):x}\n" for a in addresses)
-    _, ours, _ = measure_usage([TOOL, program], offsets)
-    print(f"\nperf script --inline of a run of it, {len(addresses)} distinct addresses: {cpu:.2f} s of CPU; "
-          f"sprofd-elf for these {ours:.2f} s; {cpu / ours:.0f} times as much")  # fmt: skip
+    plain = "".join(f"{a:#x}\n" for a in addresses)
+    tools = {
+        "sprofd-elf": ([TOOL, program], offsets),
+        "llvm-symbolizer": (["llvm-symbolizer", f"--obj={program}"], plain),
+        "perf script, lines and inlined calls": (["perf", "script", "-i", data, "-F", "ip,sym,srcline", "--inline"], ""),
+        "perf report --stdio, the same": (["perf", "report", "-i", data, "--stdio", "--inline", "-s", "sym,srcline"], ""),
+    }
+    print(f"\nThe {len(addresses)} distinct addresses of it in a perf.data of {arguments.perf_runs} runs:\n")
+    print("| tool | CPU s | wall s | peak MiB | CPU, times sprofd-elf's |\n|---|---|---|---|---|")
+    ours = None
+    for tool, (argv, text) in tools.items():
+        wall, cpu, mib = measure_usage(argv, text)
+        ours = ours or cpu
+        print(f"| {tool} | {cpu:.2f} | {wall:.2f} | {mib:.0f} | {cpu / ours:.1f} |" if wall else f"| {tool} | more than {LIMIT_S} |||")
 
 
 if __name__ == "__main__":
