@@ -90,7 +90,9 @@ def record(directory, program, runs):
     subprocess.run(["perf", "record", "-q", "-F", "20000", "-e", "cpu-clock:u", "-g", "-o", data, "sh", script], check=False,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     text = subprocess.run(["perf", "script", "-i", data, "-F", "ip,dso", "--no-inline"], capture_output=True, text=True, check=False).stdout
-    return data, sorted({int(line.split()[0], 16) for line in text.splitlines() if str(program) in line})
+    addresses = {int(line.split()[0], 16) for line in text.splitlines() if str(program) in line}
+    loads = compare.segments(program)  # a call graph by frame pointers has other numbers, too
+    return data, sorted(a for a in addresses if any(start <= a < start + n for _, start, n in loads))
 
 
 def main():
