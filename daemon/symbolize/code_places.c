@@ -4,9 +4,14 @@
 
 #include "base/cleanup.h"
 
-/* Moments of one address follow one another. Its first that is not answered stands for them all: an answer serves as many as fall in its time. */
+/* Moments of one address follow one another; an answer serves as many as fall in its time. */
 struct open_addresses {
-	size_t *first; /* of each address that has moments without an answer */
+	size_t *first; /* the first moment without an answer of each address that has some */
+	size_t n;
+};
+
+struct questions {
+	size_t at[READER_BATCH_MAX]; /* of the moments */
 	size_t n;
 };
 
@@ -16,39 +21,61 @@ struct answers {
 };
 
 static int ask(struct file_names *names, const struct named_file *dump, const struct code_moment *moments,
-	       const size_t *first, size_t n, uint64_t deadline_ns, struct answers *ret)
+	       const struct questions *questions, uint64_t deadline_ns, struct answers *ret)
 {
 	uint64_t addresses[READER_BATCH_MAX], times_ns[READER_BATCH_MAX];
-	for (size_t i = 0; i < n; i++) {
-		addresses[i] = moments[first[i]].address;
-		times_ns[i] = moments[first[i]].time_ns;
+	for (size_t i = 0; i < questions->n; i++) {
+		addresses[i] = moments[questions->at[i]].address;
+		times_ns[i] = moments[questions->at[i]].time_ns;
 	}
-	return file_names_code_at(names, dump, addresses, times_ns, n, deadline_ns, ret->places, ret->until_ns,
-				  &ret->n);
+	return file_names_code_at(names, dump, addresses, times_ns, questions->n, deadline_ns, ret->places,
+				  ret->until_ns, &ret->n);
 }
 
-/* Gives the answer to the moments that it serves, from at on. The next of the same address, or n. */
-static size_t take(struct code_moment *moments, size_t n, size_t at, uint64_t place, uint64_t until_ns)
+/* Asks for a moment and those that follow, at most n of one address. */
+static void put(struct questions *questions, const struct code_moment *moments, size_t n_moments, size_t at, size_t n)
+{
+	uint64_t address = moments[at].address;
+	for (; n > 0 && at < n_moments && moments[at].address == address; n--)
+		questions->at[questions->n++] = at++;
+}
+
+/* Gives an answer to the moments that it serves, from at on. */
+static void take(struct code_moment *moments, size_t n, size_t at, uint64_t place, uint64_t until_ns)
 {
 	uint64_t address = moments[at].address;
 	do
 		moments[at++].place = place;
 	while (at < n && moments[at].address == address && moments[at].time_ns < until_ns);
+}
+
+/* The next without an answer, of the same address; n: there is none. */
+static size_t next_unasked(const struct code_moment *moments, size_t n, size_t at)
+{
+	uint64_t address = moments[at].address;
+	while (at < n && moments[at].address == address && moments[at].place != CODE_PLACE_UNASKED)
+		at++;
 	return at < n && moments[at].address == address ? at : n;
 }
 
-/* One question for each open address; those that are still open remain. */
+/* A question for each open address, or several when there are few; those that are still open remain. */
 static int ask_all(struct file_names *names, const struct named_file *dump, struct code_moment *moments, size_t n,
 		   uint64_t deadline_ns, struct open_addresses *open)
 {
-	struct answers answers;
-	size_t kept = 0, done = 0;
+	size_t each = open->n < READER_BATCH_MAX ? READER_BATCH_MAX / open->n : 1;
+	size_t kept = 0, asked = 0, done = 0;
 	int r = 0;
 	while (r == 0 && done < open->n) {
-		size_t n_batch = open->n - done < READER_BATCH_MAX ? open->n - done : READER_BATCH_MAX;
-		r = ask(names, dump, moments, open->first + done, n_batch, deadline_ns, &answers);
-		for (size_t i = 0; r == 0 && i < answers.n; i++, done++) {
-			size_t next = take(moments, n, open->first[done], answers.places[i], answers.until_ns[i]);
+		struct questions questions = {.n = 0};
+		struct answers answers = {.n = 0};
+		for (; asked < open->n && questions.n + each <= READER_BATCH_MAX; asked++)
+			put(&questions, moments, n, open->first[asked], each);
+		r = ask(names, dump, moments, &questions, deadline_ns, &answers);
+		for (size_t i = 0; r == 0 && i < answers.n; i++)
+			if (moments[questions.at[i]].place == CODE_PLACE_UNASKED)
+				take(moments, n, questions.at[i], answers.places[i], answers.until_ns[i]);
+		for (; done < asked; done++) {
+			size_t next = next_unasked(moments, n, open->first[done]);
 			if (next < n)
 				open->first[kept++] = next;
 		}
