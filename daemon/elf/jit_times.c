@@ -7,8 +7,7 @@
 
 enum {
 	OFFSET_BITS = 40,
-	LOOKED_AT_MAX =
-		1 << 16, /* symbols for one question: what began close below the address, and all that ever was there */
+	LOOKED_AT_MAX = 1 << 16, /* for one question: what began close below the address */
 };
 
 _Static_assert(JIT_SYMBOLS_MAX < 1 << (64 - OFFSET_BITS - 1), "a place has room for the number of a symbol");
@@ -19,6 +18,8 @@ static int compare_starts(const void *left, const void *right, void *context)
 	uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
 	if (symbols[a].start != symbols[b].start)
 		return symbols[a].start < symbols[b].start ? -1 : 1;
+	if (symbols[a].from_ns != symbols[b].from_ns)
+		return symbols[a].from_ns < symbols[b].from_ns ? -1 : 1;
 	return (a > b) - (a < b);
 }
 
@@ -60,23 +61,53 @@ static void take(struct moment *moment, const struct jit_symbol *symbol, uint64_
 	}
 }
 
-static struct moment look(const struct jit *jit, uint64_t address, uint64_t time_ns)
+static const struct jit_symbol *at(const struct jit *jit, size_t i)
 {
-	size_t low = 0, high = jit->n; /* the first that begins above address */
+	return &jit->symbols[jit->by_start[i]];
+}
+
+/* The first of by_start, from low to high, that comes behind all that begin below start, or at start not after time_ns. */
+static size_t behind(const struct jit *jit, size_t low, size_t high, uint64_t start, uint64_t time_ns)
+{
 	while (low < high) {
 		size_t middle = low + (high - low) / 2;
-		if (jit->symbols[jit->by_start[middle]].start <= address)
+		const struct jit_symbol *symbol = at(jit, middle);
+		if (symbol->start < start || (symbol->start == start && symbol->from_ns <= time_ns))
 			low = middle + 1;
 		else
 			high = middle;
 	}
+	return low;
+}
+
+/* Of those that begin at one address, from first to last, takes the one that was there and the one that came next, of what reaches to address. How many
+ * were looked at. */
+static size_t take_group(const struct jit *jit, size_t first, size_t last, uint64_t address, uint64_t time_ns,
+			 struct moment *moment)
+{
+	size_t later = behind(jit, first, last, at(jit, first)->start, time_ns), held = later, next = later;
+	while (held > first && at(jit, held - 1)->end <= address)
+		held--;
+	while (next < last && at(jit, next)->end <= address)
+		next++;
+	if (held > first)
+		take(moment, at(jit, held - 1), time_ns);
+	if (next < last)
+		take(moment, at(jit, next), time_ns);
+	return 1 + (later - held) + (next - later);
+}
+
+static struct moment look(const struct jit *jit, uint64_t address, uint64_t time_ns)
+{
 	struct moment moment = {};
-	for (size_t i = low, looked = 0; i-- > 0 && jit->reach[i] > address;) {
-		const struct jit_symbol *symbol = &jit->symbols[jit->by_start[i]];
-		if (++looked > LOOKED_AT_MAX)
+	size_t last = behind(jit, 0, jit->n, address, UINT64_MAX);
+	for (size_t looked = 0; last > 0 && jit->reach[last - 1] > address;) {
+		uint64_t start = at(jit, last - 1)->start;
+		size_t first = start > 0 ? behind(jit, 0, last, start - 1, UINT64_MAX) : 0;
+		looked += take_group(jit, first, last, address, time_ns, &moment);
+		if (looked > LOOKED_AT_MAX)
 			return (struct moment){};
-		if (symbol->end > address)
-			take(&moment, symbol, time_ns);
+		last = first;
 	}
 	return moment;
 }
