@@ -11,7 +11,7 @@ build=(build-essential cmake ninja-build pkg-config clang llvm bpftool libbpf-de
 	libprotobuf-c-dev protobuf-c-compiler protobuf-compiler libinih-dev uthash-dev libjson-c-dev libseccomp-dev
 	libiberty-dev libcurl4-openssl-dev libhttp-parser-dev zlib1g-dev liblzma-dev libzstd-dev libxxhash-dev check ca-certificates)
 demo=(golang-go graphviz python3)
-tests=(git linux-perf clang-format clang-tidy libclang-rt-14-dev binutils gdb curl procps xz-utils libcap2-bin util-linux iproute2 redis-server redis-tools sqlite3 perl
+tests=(git linux-perf musl-tools clang-format clang-tidy libclang-rt-14-dev binutils gdb curl procps xz-utils libcap2-bin util-linux iproute2 redis-server redis-tools sqlite3 perl
 	systemd-sysv systemd-container dbus libc6-dbg dwz nodejs default-jdk-headless
 	nginx-light apache2-utils postgresql ruby luajit ripgrep zstd
 	qemu-utils pdns-recursor libboost-coroutine-dev libboost1.74-doc)
