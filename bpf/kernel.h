@@ -67,6 +67,7 @@ struct return_instance {
 
 struct uprobe_task {
 	struct return_instance *return_instances;
+	unsigned long vaddr, xol_vaddr;
 };
 
 struct mm_struct {

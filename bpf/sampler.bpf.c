@@ -94,6 +94,7 @@ static long unwind_read(void *to, __u32 bytes, __u64 address, void *memory __att
 }
 #include "bpf/output.h"
 #include "bpf/sampler_python.h"
+#include "bpf/uprobes.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -220,21 +221,6 @@ static long attempt(__u32 i, struct walking *walking)
 	return 0;
 }
 
-/* A thread that is on its way through the kernel's trampoline for a uretprobe is in its caller again. */
-static void leave_hijacker(struct task_struct *task, struct unwind_registers *registers, __u64 hijacker)
-{
-	enum { TRAMPOLINE_BYTES = 128 }; /* UPROBE_XOL_SLOT_BYTES */
-	if (!hijacker || registers->pc - hijacker >= TRAMPOLINE_BYTES || !bpf_core_field_exists(task->utask))
-		return;
-	struct return_instance *instance = BPF_CORE_READ(task, utask, return_instances);
-	if (!instance)
-		return;
-	registers->sp = BPF_CORE_READ(instance, stack) + sizeof(__u64);
-	registers->pc = BPF_CORE_READ(instance, orig_ret_vaddr);
-	registers->known &= UNWIND_KNOWN_PRESERVED;
-	registers->pc_is_exact = 0;
-}
-
 static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task, struct walk *walk, __u32 slot,
 		      __u16 target_flags)
 {
@@ -255,7 +241,8 @@ static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task,
 		walk->who.leader_ticks = task->group_leader->start_boottime / NS_PER_TICK;
 	}
 	take_tables(&walk->tables, task, slot);
-	leave_hijacker(task, &walk->registers, walk->tables.hijacker);
+	if (walk->tables.hijacker)
+		(void)uprobes_leave(&walk->registers, walk->tables.hijacker, record->flags & RECORD_KERNEL_MODE);
 	walk_python(task, walk, slot, target_flags);
 	walk_start(walk, table, &walk->who, NULL);
 	struct walking walking = {.walk = walk, .table = table};

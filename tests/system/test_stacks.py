@@ -196,51 +196,6 @@ class Attach(harness.Case):
         harness.wait_for(lambda: number(daemon.status()["unwind_tables"], "tables") == 0, 20, "tables that are let go")
 
 
-class Uretprobes(harness.Case):
-    """Returns that the kernel itself has hijacked, in every frame of a recursion."""
-
-    EVENTS = Path("/sys/kernel/tracing/uprobe_events")
-    NAME = f"sprof_test_{os.getpid()}"
-
-    def tell(self, text):
-        fd = os.open(self.EVENTS, os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
-
-    def probe(self, program, function):
-        offset = None
-        symbols = subprocess.run(["nm", program], capture_output=True, text=True, check=True).stdout
-        address = next(int(line.split()[0], 16) for line in symbols.splitlines() if line.endswith(f" {function}"))
-        segments = subprocess.run(["readelf", "-lW", program], capture_output=True, text=True, check=True).stdout
-        for line in segments.splitlines():
-            fields = line.split()
-            if fields[:1] == ["LOAD"] and "E" in fields[6:8]:
-                offset = address - int(fields[2], 16) + int(fields[1], 16)
-        self.tell(f"r:{self.NAME}/{self.NAME} {program}:{offset:#x}")
-        enable = self.EVENTS.parent / "events" / self.NAME / self.NAME / "enable"
-        self.addCleanup(self.tell, f"-:{self.NAME}/{self.NAME}")
-        enable.write_text("1")
-        self.addCleanup(enable.write_text, "0")
-
-    def test_recursion(self):
-        if not self.EVENTS.exists():
-            subprocess.run(["mount", "-t", "tracefs", "none", self.EVENTS.parent], check=True)
-        program = (harness.TARGETS / "deep_cfi").resolve()
-        self.probe(program, "deep_frame")
-        daemon = Daemon(self)
-        target = harness.Target(self, "deep_cfi", "--depth=40")
-        daemon.attach(target.pid, 999)
-        harness.let_run(target.pid, 0.7)
-        profile = daemon.pull(target.pid, 1)
-        ends = {e["name"]: number(e, "count") for e in daemon.target(target.pid)["stack_ends"]}
-        self.assertNotIn("hijacked", ends)
-        whole = sum(count for stack, count in profile.stacks() if stack.count("deep_frame") == 40 and stack[-1] == "_start")
-        self.assertGreater(whole, 0.99 * profile.count(), (ends, profile.stacks()[:2]))
-        self.assertFalse([stack for stack, _ in profile.stacks() if "[uprobes]" in stack])
-
-
 class Tables(harness.Case):
     """The memory of unwind tables."""
 
