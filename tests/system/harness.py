@@ -76,8 +76,9 @@ def let_run(pid, seconds):
 
 
 def give_way():
-    """A program to profile gives way to who profiles and judges it: what is tested is sprofd, not what a crowded machine does to it."""
-    os.nice(10)
+    """A program to profile gives way to who profiles and judges it: what is tested is sprofd, not what a crowded machine does to it. It still gets a quarter of a
+    processor that it shares with a compiler."""
+    os.nice(5)
 
 
 def threads_cpu_ns(pid):
