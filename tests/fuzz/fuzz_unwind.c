@@ -115,9 +115,13 @@ static struct ending walk(struct unwind_registers registers, struct unwind_windo
 	unwind_window_reset(window);
 	for (int steps = 0; end == UNWIND_GOES_ON && steps < MAX_STEPS; steps++) {
 		__u64 sp = registers.sp, slot = 1;
+		__u32 switches = window->switches;
 		memory->reads = 0;
 		end = unwind_step(&registers, window, &tables, memory, &slot);
-		assert(end != UNWIND_GOES_ON || registers.sp > sp || registers.pc_is_exact);
+		/* Upwards, but for a signal's frame, and where a rule says that the caller is on another stack: that a few times alone. */
+		assert(end != UNWIND_GOES_ON || registers.sp > sp || registers.pc_is_exact ||
+		       window->switches > switches);
+		assert(end != UNWIND_GOES_ON || window->switches <= UNWIND_MAX_SWITCHES);
 		assert(end == UNWIND_GOES_ON || (end > STACK_END_NONE && end < STACK_END_COUNT));
 		assert(memory->reads <= MAX_READS);
 	}
