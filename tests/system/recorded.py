@@ -150,5 +150,6 @@ class Perf(Recording):
         size = struct.unpack_from("<Q", data, at)[0]
         used = struct.unpack_from("<Q", data, at + 8 + size)[0] if size else 0
         self.times.append(kept[TIME])
-        # The copy begins at the stack pointer. Our walk copies more than it needs, from below it: what is there it makes no use of.
+        # The copy begins at the stack pointer, but our walk copies from below it, and in epilogues a register's rule can lead there, since compilers leave it as it was when
+        # the register is popped. These read as 0.
         self.stacks.append(Stack(kept[TID] >> 32, registers, registers[7] - RED_ZONE, bytes(RED_ZONE) + data[at + 8 : at + 8 + used]))
