@@ -1,6 +1,6 @@
 """What profiling costs the target and the tool, per delivered sample, beside perf, bpftrace and gperftools in the same run.
 
-    SPROF_BUILD=build python3 tests/bench/bench_peers.py [--pairs=20] [--hz=99,999] [--depth=10] [--seconds=2] [--tools=...] [--cpu]
+    SPROF_BUILD=build python3 tests/bench/bench_peers.py [--pairs=20] [--hz=99,999] [--depth=10] [--seconds=2] [--tools=...] [--cpu | --floor]
 
 The target is `gap`: it counts the nanoseconds that are taken from it, so that the cost shows even where the whole run is too noisy to
 tell. Each pair is a window without and a window with the tool, in turn, on one process; the tools take turns in random order.
@@ -49,6 +49,10 @@ class Sprofd:
     def make_profile(self):
         self.daemon.ok("pull", self.gap.pid, "--output=/dev/null")
 
+    def whole(self):
+        ends = {end["name"]: harness.number(end, "count") for end in self.daemon.target(self.gap.pid)["stack_ends"]}
+        return (ends.get("outermost", 0) + ends.get("root", 0)) / sum(ends.values())
+
 
 class Child:
     """A tool that is a process beside the target."""
@@ -78,18 +82,31 @@ class Child:
         self.log.close()
 
 
-class Perf(Child):
-    name = "perf record -g"
+class Noop(Child):
+    """A program that does nothing, on the same event: what a sample costs before any tool has seen it."""
+
+    name = "no-op"
 
     def start(self, hz):
-        self.data = f"{self.directory}/perf.data"
+        self.run(harness.BUILD / "tests/bench/noop_event", str(self.gap.pid), str(hz), ready=lambda text: "on\n" in text)
+
+    def samples(self):
+        return int(self.output().split()[1])
+
+
+class Perf(Child):
+    name = "perf record -g"
+    options = ("-g",)
+
+    def start(self, hz):
+        self.data = f"{self.directory}/{type(self).__name__}.data"
         pipes = [f"{self.directory}/{end}" for end in ("control", "ack")]
         for pipe in pipes:
             if not os.path.exists(pipe):
                 os.mkfifo(pipe)
         # Tells by its control pipe when it is really recording.
         control, ack = (os.open(pipe, os.O_RDWR) for pipe in pipes)
-        self.run("perf", "record", "-q", "-e", "cpu-clock", "-F", str(hz), "-g", "-p", str(self.gap.pid), "-o", self.data,
+        self.run("perf", "record", "-q", "-e", "cpu-clock", "-F", str(hz), *self.options, "-p", str(self.gap.pid), "-o", self.data,
                  f"--control=fifo:{pipes[0]},{pipes[1]}", ready=lambda _: True)  # fmt: skip
         os.write(control, b"enable\n")
         os.read(ack, 16)
@@ -102,6 +119,19 @@ class Perf(Child):
 
     def make_profile(self):
         subprocess.run(["perf", "report", "--stdio", "-i", self.data], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+
+    def whole(self):
+        """The share of stacks that come to _start."""
+        said = subprocess.run(["perf", "script", "-i", self.data, "--no-inline", "-F", "ip,sym"], capture_output=True, text=True, check=True).stdout
+        stacks = [block for block in said.split("\n\n") if block.strip()]
+        return sum(block.strip().endswith(" _start") for block in stacks) / len(stacks)
+
+
+class PerfDwarf(Perf):
+    """Copies 8 KiB of the stack with each sample, perf's default, to be unwound afterwards."""
+
+    name = "perf record --call-graph dwarf"
+    options = ("--call-graph", "dwarf")
 
 
 class Bpftrace(Child):
@@ -169,13 +199,15 @@ def count_gperftools(data):
     return total
 
 
-TOOLS = {"sprofd": Sprofd, "perf": Perf, "bpftrace": Bpftrace, "gperftools": Gperftools}
+TOOLS = {"sprofd": Sprofd, "noop": Noop, "perf": Perf, "perf-dwarf": PerfDwarf, "bpftrace": Bpftrace, "gperftools": Gperftools}
+USUAL = ("sprofd", "perf", "bpftrace", "gperftools")
+FLOOR = ("sprofd", "noop", "perf", "perf-dwarf", "bpftrace")
 
 
 def available(name):
     if name == "gperftools":
         return any(map(os.path.exists, LIBPROFILER))
-    return name == "sprofd" or shutil.which(name)
+    return name in ("sprofd", "noop") or shutil.which(name.split("-")[0])
 
 
 def cpu_ns(tool):
@@ -261,7 +293,8 @@ def measure(options, hz):
                 if result:
                     results[name].append(result)
             print(f"pair {i + 1} of {options.pairs} at {hz} Hz", file=harness.sys.stderr, flush=True)
-    return results
+        whole = {name: tool.whole() for name, tool in tools.items() if options.floor and hasattr(tool, "whole")}
+    return results, whole
 
 
 def verdict(ours, theirs):
@@ -272,6 +305,27 @@ def verdict(ours, theirs):
     low, high = interval(differences)
     word = "ahead" if high < 0 else "behind" if low > 0 else "not separated"
     return f"{word}: {statistics.median(differences):+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def ratio(ours, theirs):
+    """Of the medians, with its 95 % bootstrap interval; the windows of one turn stay together."""
+    turns = list(zip(ours, theirs))
+    low, high = interval(turns, lambda some: statistics.median(a for a, _ in some) / statistics.median(b for _, b in some))
+    return f"{statistics.median(ours) / statistics.median(theirs):.2f} [{low:.2f}, {high:.2f}]"
+
+
+def report_floor(options, hz, results, whole):
+    """What each takes above the no-op."""
+    floor = [value[0] for value in results["noop"]]
+    above = {name: [value[0] - least for value, least in zip(values, floor)] for name, values in results.items()}
+    rows = []
+    for name, values in results.items():
+        stolen = [value[0] for value in values]
+        beside = (with_interval(above[name]), "" if name == "sprofd" else ratio(above["sprofd"], above[name])) if name != "noop" else ("", "")
+        share = f"{100 * whole[name]:.2f}" if name in whole else ""
+        rows.append((TOOLS[name].name, f"{statistics.median(value[3] for value in values):.0f}", with_interval(stolen), *beside, share))
+    print(f"### {hz} Hz, {options.depth} frames, {options.pairs} pairs of {options.seconds} s\n")
+    table(["tool", "delivered Hz", "taken from the target, us per sample", "above the no-op", "sprofd's above the no-op, times this one's", "whole stacks, %"], rows)
 
 
 def report(options, hz, results):
@@ -299,10 +353,11 @@ def main():
     parser.add_argument("--hz", default="99,999")
     parser.add_argument("--depth", type=int, default=10)
     parser.add_argument("--seconds", type=float, default=2)
-    parser.add_argument("--tools", default=",".join(TOOLS))
+    parser.add_argument("--tools")
     parser.add_argument("--cpu", action="store_true", help="the CPU of the tools alone, while nothing but samples happens: needs longer windows")
+    parser.add_argument("--floor", action="store_true", help="what each takes above a program that does nothing, and how many of its stacks are whole")
     options = parser.parse_args()
-    asked = options.tools.split(",")
+    asked = options.tools.split(",") if options.tools else list(FLOOR if options.floor else USUAL)
     if options.cpu:
         asked = [name for name in asked if name != "gperftools"]  # has none of its own
     options.tools = [name for name in asked if available(name)]
@@ -311,7 +366,11 @@ def main():
         print(f"\nNot installed, so left out: {', '.join(set(asked) - set(options.tools))}.")
     print()
     for hz in map(int, options.hz.split(",")):
-        (report_cpu if options.cpu else report)(options, hz, measure(options, hz))
+        results, whole = measure(options, hz)
+        if options.floor:
+            report_floor(options, hz, results, whole)
+        else:
+            (report_cpu if options.cpu else report)(options, hz, results)
 
 
 if __name__ == "__main__":
