@@ -39,6 +39,14 @@ function fib(n) { return n < 2 ? n : fib(n - 1) + fib(n - 2) }
 class A { constructor(i) { this.i = i } f(x) { return x.map(v => v * this.i).filter(v => v % 3).reduce((a, b) => a + b, 0) } }
 for (let i = 0;; i++) { fib(15); new A(i).f([1, 2, 3, 4, 5, 6, 7]); if (i % 50 == 0) JSON.parse(JSON.stringify([...Array(300).keys()])); 'abcabc'.replace(/b(c)/g, (m, c) => c + i) }
 """
+# fib(n) = n < 2 ? n : fib(n - 1) + fib(n - 2), as WebAssembly: a type, a function, its export, its code.
+WASM = """
+const bytes = new Uint8Array([0, 97, 115, 109, 1, 0, 0, 0, 1, 6, 1, 96, 1, 127, 1, 127, 3, 2, 1, 0, 7, 7, 1, 3, 102, 105, 98, 0, 0,
+  10, 30, 1, 28, 0, 32, 0, 65, 2, 72, 4, 127, 32, 0, 5, 32, 0, 65, 1, 107, 16, 0, 32, 0, 65, 2, 107, 16, 0, 106, 11, 11])
+const { fib } = new WebAssembly.Instance(new WebAssembly.Module(bytes)).exports
+if (fib(20) != 6765) process.exit(1)
+for (;;) fib(20)
+"""
 JAVA = """
 import java.util.*;
 import java.util.stream.*;
@@ -263,6 +271,10 @@ class Foreign:
 
     def node(self, *options):
         return self.start("node", *options, "-e", NODE).pid
+
+    def wasm(self):
+        """V8's WebAssembly."""
+        return self.start("node", "-e", WASM).pid
 
     def java(self, *options):
         self.file("Busy.java", JAVA)

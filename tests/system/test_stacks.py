@@ -129,6 +129,9 @@ class Stacks(harness.Case, Foreign):
     def test_node(self):
         self.judge("node", self.node(), WHOLE_OF_A_JIT)
 
+    def test_wasm(self):
+        self.judge("node, WebAssembly", self.wasm(), WHOLE_OF_A_JIT)
+
     def test_java(self):
         self.judge("java", self.java(), WHOLE_OF_A_JIT)
 
