@@ -281,7 +281,8 @@ class Process(Case):
         for _ in range(20):
             cycle()
         harness.wait_for(lambda: not daemon.status().get("targets"), 6, "the drop")
-        self.assertLessEqual(open_files(), before + 3)
+        # Unwind tables go some moments after the last process that had them, with the files that they are of.
+        harness.wait_for(lambda: open_files() <= before + 3, 6, f"files are left open: {before} before")
 
     def test_version_and_help(self):
         for program in (harness.SPROFD, harness.SPROFCTL):
