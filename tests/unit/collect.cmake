@@ -4,5 +4,6 @@ endforeach()
 sprof_unit_test(test_sampler collect)
 target_link_libraries(test_sampler PRIVATE m)
 sprof_unit_test(test_news collect)
-set_tests_properties(unit.test_sampler unit.test_news PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 600 COST 20)
+# They count what comes in a time.
+set_tests_properties(unit.test_sampler unit.test_news PROPERTIES LABELS "unit;timed" RUN_SERIAL TRUE SKIP_RETURN_CODE 77 TIMEOUT 600 COST 20)
 sprof_unit_test(test_unwind_maps collect PkgConfig::LIBBPF)
