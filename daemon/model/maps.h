@@ -39,7 +39,7 @@ struct maps {
  * One reference in *ret. -ENOMEM. On failure the caller keeps what it had. */
 int maps_new(const struct mapping *mappings, size_t n, size_t main_index, struct maps **ret);
 struct maps *maps_ref(struct maps *maps); /* NULL is fine */
-void maps_unref(struct maps *maps); /* NULL is fine */
+void maps_unref(struct maps *maps);       /* NULL is fine */
 
 /* Whether what is mapped under this name has no names of its own: what is there, if code, a JIT made. */
 bool mapping_is_nameless(const char *name);
