@@ -2,7 +2,7 @@
 # The barrier-lock table for an hour: greenrt with a barrier in every frame, each of its stacks judged by its names (tests/system/test_greenrt.py), and
 # then tables that lie beside an innocent process (test_table_hostile.py), for as long; 1,000 random stops of each program beside gdb's backtrace
 # (test_gdb.py); and all fuzzers, an hour in all. Not part of the test run, which has a minute and seconds of them.
-#   sudo scripts/soak.sh [SECONDS] [FOLDER]     of each; default 3600 and the release build in build/
+#   sudo scripts/soak.sh [SECONDS] [FOLDER]     of greenrt, of the tables, and of all fuzzers together; default 3600, and the release build in build/
 # Exit status 1 when anything was wrong; the figures of the soak are printed either way.
 set -uo pipefail
 
