@@ -46,6 +46,8 @@ int maps_new(const struct mapping *mappings, size_t n, size_t main_index, struct
 	maps->n = n;
 	maps->main_index = main_index;
 	maps->jit_dump = NULL;
+	maps->program = 0;
+	maps->map_count = maps->exec_pages = 0;
 	char *names = (char *)&maps->mappings[n];
 	for (size_t i = 0; i < n; i++) {
 		maps->mappings[i] = mappings[i];
@@ -134,6 +136,14 @@ static int merge_lists(const struct maps *older, const struct maps *newer, struc
 	return 0;
 }
 
+/* It has been read when newer was. */
+static void take_moment(struct maps *maps, const struct maps *newer)
+{
+	maps->program = newer->program;
+	maps->map_count = newer->map_count;
+	maps->exec_pages = newer->exec_pages;
+}
+
 int maps_merge(struct maps *older, struct maps *newer, struct maps **ret)
 {
 	struct mapping *list = reallocarray(NULL, older->n + newer->n + 1, sizeof(*list));
@@ -146,6 +156,8 @@ int maps_merge(struct maps *older, struct maps *newer, struct maps **ret)
 	for (size_t i = 0; r == 0 && i < n; i++)
 		if (list[i].file)
 			file_ref(list[i].file);
+	if (r == 0)
+		take_moment(*ret, newer);
 	free(list);
 	return r;
 }

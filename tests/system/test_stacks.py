@@ -52,6 +52,8 @@ class Stacks(harness.Case, Foreign):
         """The share of whole stacks, of SAMPLES and more. Left out, and printed beside it: stacks that end in code that a JIT made, which nothing describes, and
         where no frame pointer leads on. A frame pointer of zero ends a stack (`root`), and is not believed here: what is not walked to its end by tables may be short,
         unless it ends in one of `roots`: what calls nobody though no table says so."""
+        if at_least == WHOLE_OF_A_JIT:
+            harness.let_run(pid, 1)  # while its compiler starts it maps code faster than the mappings are read: 50 ms later, and then less often
         self.daemon.attach(pid, HZ)
         before = self.settled_ends(pid)
         total, rooted, ends, excluded = 0, 0, collections.Counter(), collections.Counter()
