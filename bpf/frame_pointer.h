@@ -120,7 +120,8 @@ static __attribute__((always_inline)) inline int unwind_step_frame_pointer(struc
 	if (unwind_step_leaf(registers, window, tables, ret_slot))
 		return UNWIND_GOES_ON;
 	int r = unwind_read_frame(registers, window, tables, &frame);
-	bool may_be_root = found != UNWIND_NOWHERE && window->place.kind != UNWIND_CODE_JIT;
+	/* Code that a table would describe, were it there, need not keep frame pointers either. */
+	bool may_be_root = end == STACK_END_NO_UNWIND_INFO && window->place.kind != UNWIND_CODE_JIT;
 	if (r == STACK_END_UNREADABLE || (r == STACK_END_ROOT && may_be_root))
 		return r;
 	if (r != UNWIND_GOES_ON || !unwind_is_code(window, tables, frame.pc))

@@ -224,17 +224,24 @@ START_TEST(a_return_address_belongs_to_the_call_before_it)
 }
 END_TEST
 
-/* Without unwind information. A JIT's code need not keep frame pointers, and then a zero in rbp is any zero. */
+/* Without unwind information. A JIT's code need not keep frame pointers, nor need code whose table is not there: then a zero in rbp is any zero. */
 START_TEST(a_frame_pointer_of_zero_is_a_root_in_a_file_alone)
 {
+	static const struct {
+		__u32 kind;
+		int end;
+	} cases[] = {{UNWIND_CODE_PLAIN, STACK_END_ROOT},
+		     {UNWIND_CODE_JIT, STACK_END_NO_UNWIND_INFO},
+		     {UNWIND_CODE_PENDING, STACK_END_TABLES_NOT_READY},
+		     {UNWIND_CODE_REFUSED, STACK_END_TABLE_REFUSED}};
 	struct by_hand hand;
 	__u64 slot;
 	set_up(&hand, &common, NULL, 0);
-	for (__u32 jit = 0; jit < 2; jit++) {
-		hand.list[1].entries[0].kind = jit ? UNWIND_CODE_JIT : UNWIND_CODE_PLAIN;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		hand.list[1].entries[0].kind = cases[i].kind;
 		struct unwind_registers registers = leaf(0x123);
 		registers.fp = 0;
-		ck_assert_int_eq(step(&hand, &registers, &slot), jit ? STACK_END_NO_UNWIND_INFO : STACK_END_ROOT);
+		ck_assert_int_eq(step(&hand, &registers, &slot), cases[i].end);
 		registers = leaf(0x123);
 		registers.fp = base + 48;
 		hand.stack[6] = base + 128;
