@@ -48,12 +48,10 @@ class Stacks(harness.Case, Foreign):
 
         return harness.wait_for(settled, 20, f"no tables: {before}")
 
-    def judge(self, name, pid, at_least=WHOLE, roots=()):
+    def judge(self, name, pid, at_least=WHOLE, roots=frozenset()):
         """The share of whole stacks, of SAMPLES and more. Left out, and printed beside it: stacks that end in code that a JIT made, which nothing describes, and
         where no frame pointer leads on. A frame pointer of zero ends a stack (`root`), and is not believed here: what is not walked to its end by tables may be short,
-        unless it ends in one of `roots`: what calls nobody though no table says so."""
-        if at_least == WHOLE_OF_A_JIT:
-            harness.let_run(pid, 1)  # while its compiler starts it maps code faster than the mappings are read: 50 ms later, and then less often
+        unless it ends where a process begins in ld.so, or in one of `roots`: nobody calls them though no table says so."""
         self.daemon.attach(pid, HZ)
         before = self.settled_ends(pid)
         total, rooted, ends, excluded = 0, 0, collections.Counter(), collections.Counter()
@@ -65,7 +63,7 @@ class Stacks(harness.Case, Foreign):
                 outermost = sample.locations[-1]
                 last = outermost.mapping
                 total += n
-                if not end and outermost.lines and outermost.lines[-1][0].name in roots:
+                if not end and outermost.lines and outermost.lines[-1][0].name in roots | {"_dl_start_user"}:
                     rooted += n
                 elif end and (last is None or last.filename.startswith(("//", "[", "/memfd:"))):
                     excluded[end] += n
