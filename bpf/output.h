@@ -104,7 +104,9 @@ static bool is_news(const struct record *record)
 		return false;
 	if (!aged && !NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)
 		return false;
-	if (!aged && !NEWS_IS_EXECUTABLE(changed) && now < last->woken_ns + NEWS_MAPPINGS_REST_NS)
+	/* Memory that is writable too the kernel does not count as executable: that a JIT runs code in it shows when a walk comes upon that. */
+	bool code = NEWS_IS_EXECUTABLE(changed) || record->user_end == STACK_END_BAD_RETURN_ADDRESS;
+	if (!aged && !code && now < last->woken_ns + NEWS_MAPPINGS_REST_NS)
 		return false;
 	last->seen = seen;
 	last->woken_ns = now;

@@ -153,9 +153,10 @@ struct news {
 #define NEWS_IS_EXEC(changed)       ((changed) >> 48 != 0) /* of two such words, exclusive-ored */
 #define NEWS_IS_EXECUTABLE(changed) ((changed) >> 20 != 0)
 enum {
-	NEWS_REST_NS = 50000000,            /* between two wake-ups for one target */
-	NEWS_AGED_REST_NS = 200000000,      /* when only its barrier-lock table is no longer as the daemon found it */
-	NEWS_MAPPINGS_REST_NS = 1000000000, /* when only mappings that are not executable came and went */
+	NEWS_REST_NS = 50000000,       /* between two wake-ups for one target */
+	NEWS_AGED_REST_NS = 200000000, /* when only its barrier-lock table is no longer as the daemon found it */
+	NEWS_MAPPINGS_REST_NS =
+		1000000000, /* when only mappings that are not executable, or not known to be, came and went */
 };
 
 /* What the BPF program counts; one per slot and CPU. */

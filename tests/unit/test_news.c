@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -13,11 +14,13 @@
 #include "base/clock.h"
 #include "check_main.h"
 #include "collect/arming.h"
+#include "collect/proc_maps.h"
 #include "collect/sampler.h"
+#include "collect/unwind_maps.h"
 
 enum { RING_BYTES = 4 << 20, HZ = 1000, PAGE_BYTES = 4096 };
 
-enum command { BURN, MAP_CODE, CHURN_CODE, CHURN_DATA, EXECUTE };
+enum command { BURN, MAP_CODE, CHURN_CODE, CHURN_DATA, RUN_NEW_CODE, EXECUTE };
 
 /* A child that burns CPU time and does what it is told. */
 static struct child {
@@ -34,6 +37,26 @@ static int loop;
 static void *map(int protection)
 {
 	return mmap(NULL, PAGE_BYTES, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+
+/* Runs code in memory that is writable too, as a JIT does, which a walk cannot leave: on the stack, and in the frame pointer, is zero. */
+static void run_new_code(void)
+{
+	static const uint8_t code[] = {
+		0x55,                         /* push rbp */
+		0x31, 0xed,                   /* xor ebp, ebp */
+		0x55,                         /* push rbp */
+		0xb9, 0x00, 0x00, 0x10, 0x00, /* mov ecx, 1 << 20 */
+		0xff, 0xc9,                   /* dec ecx */
+		0x75, 0xfc,                   /* jnz to it */
+		0x5d,                         /* pop rbp */
+		0x5d,                         /* pop rbp */
+		0xc3,                         /* ret */
+	};
+	void *memory = map(PROT_READ | PROT_WRITE | PROT_EXEC);
+	memcpy(memory, code, sizeof(code));
+	for (;;)
+		((void (*)(void))memory)();
 }
 
 static void run_child(_Atomic int *command)
@@ -53,6 +76,9 @@ static void run_child(_Atomic int *command)
 		case CHURN_DATA: /* alternating, so that neighbours are not merged */
 			map(PROT_READ);
 			map(PROT_NONE);
+			break;
+		case RUN_NEW_CODE:
+			run_new_code();
 			break;
 		case EXECUTE:
 			execl("/bin/sh", "sh", "-c", "while :; do :; done", NULL);
@@ -139,6 +165,43 @@ START_TEST(only_what_is_new_wakes)
 }
 END_TEST
 
+/* Shows the slot's samples what the child has mapped. */
+static struct unwind_maps *show_mappings(struct unwind_list *list)
+{
+	struct unwind_maps *unwind_maps =
+		unwind_maps_new(sampler_lists_fd(sampler), sampler_tables_fd(sampler), 1 << 20);
+	struct file_registry *files = file_registry_new(100);
+	struct unwind_mapping mappings[100] = {0};
+	struct maps *maps;
+	ck_assert_int_eq(proc_maps_read(child.pid, files, &maps), 0);
+	ck_assert_uint_le(maps->n, 100);
+	for (size_t i = 0; i < maps->n; i++)
+		mappings[i] = (struct unwind_mapping){
+			.start = maps->mappings[i].start, .end = maps->mappings[i].end, .kind = UNWIND_CODE_PLAIN};
+	ck_assert_int_eq(unwind_maps_show(unwind_maps, slot, maps->program, mappings, maps->n, list), 0);
+	maps_unref(maps);
+	file_registry_free(files);
+	return unwind_maps;
+}
+
+/* The kernel does not count it as executable, and other mappings wake once a second. */
+START_TEST(new_code_in_writable_memory_wakes_once_it_runs)
+{
+	uint64_t records = 0;
+	struct unwind_list list = {0};
+	setup();
+	struct unwind_maps *unwind_maps = show_mappings(&list);
+	arming_start(arming);
+	ck_assert(wakes());
+	usleep(100000);
+	*child.command = RUN_NEW_CODE;
+	ck_assert_uint_eq(wakes_within(600, &records), 1);
+	unwind_list_release(unwind_maps, &list);
+	unwind_maps_free(unwind_maps);
+	teardown();
+}
+END_TEST
+
 START_TEST(no_code_wakes_before_the_daemon_would_look)
 {
 	uint64_t records = 0;
@@ -202,7 +265,8 @@ END_TEST
 
 int main(void)
 {
-	const TTest *const tests[] = {only_what_is_new_wakes, no_code_wakes_before_the_daemon_would_look,
+	const TTest *const tests[] = {only_what_is_new_wakes, new_code_in_writable_memory_wakes_once_it_runs,
+				      no_code_wakes_before_the_daemon_would_look,
 				      what_changes_all_the_time_wakes_now_and_then,
 				      the_watch_hangs_up_when_the_events_end};
 	struct sampler_options options = {.ring_bytes = RING_BYTES};
