@@ -15,8 +15,11 @@
 
 #include "base/cleanup.h"
 #include "bpf/cfi_table.h"
+#include "proto/reader_limits.h"
 
 enum { NOBODY = 65534, FDS_MAX = 256, MEMORY_MAX_MIB = 2048, ADDRESS_SPACE_MAX_MIB = 32768 };
+
+_Static_assert(READER_SOCKET_FD + 1 == 4 && (FDS_MAX & (FDS_MAX - 1)) == 0, "see allow_but_on_stderr");
 
 /* Root's files are readable without any capability. In a container the other ids may not exist, or root may not be able to become them. */
 static int leave_root(struct error *err)
@@ -88,19 +91,30 @@ static int allow_all(scmp_filter_ctx filter, const int *calls, size_t n)
 	return r;
 }
 
-/* mmap and mprotect, but never of code. */
+/* mmap and mprotect, but never of code, and no mapping through which a file is written. */
 static int allow_memory(scmp_filter_ctx filter)
 {
 #ifdef SPROF_SANITIZE
 	static const int calls[] = {SCMP_SYS(mmap), SCMP_SYS(mprotect)};
 	return allow_all(filter, calls, sizeof(calls) / sizeof(calls[0]));
 #else
-	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 2, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0),
+				 SCMP_A3(SCMP_CMP_MASKED_EQ, MAP_TYPE, MAP_PRIVATE));
 	if (r == 0)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1,
 				     SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
 	return r;
 #endif
+}
+
+/* A call on any fd but stderr, whose log may be a file, and the socket. Not by SCMP_CMP_NE: that looks at 64 bits, the kernel at the low 32, and
+ * 2^32 + 2 would pass. So the fds are 0 and 1, and those from a power of two up to the next, from 4 on. */
+static int allow_but_on_stderr(scmp_filter_ctx filter, int call)
+{
+	int r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, SCMP_A0(SCMP_CMP_MASKED_EQ, ~UINT64_C(1), 0));
+	for (uint64_t first = READER_SOCKET_FD + 1; first < FDS_MAX && r == 0; first *= 2)
+		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, SCMP_A0(SCMP_CMP_MASKED_EQ, ~(first - 1), first));
+	return r;
 }
 
 static int allow_files(scmp_filter_ctx filter)
@@ -117,8 +131,9 @@ static int allow_files(scmp_filter_ctx filter)
 		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(write), 1,
 				     SCMP_A0(SCMP_CMP_EQ, STDERR_FILENO, 0));
 	if (r == 0) /* an unwind table, into sprofd's memfd: of the other fds only stderr's may be writable */
-		r = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(pwrite64), 1,
-				     SCMP_A0(SCMP_CMP_NE, STDERR_FILENO, 0));
+		r = allow_but_on_stderr(filter, SCMP_SYS(pwrite64));
+	if (r == 0) /* where the log goes on is sprofd's matter too */
+		r = allow_but_on_stderr(filter, SCMP_SYS(lseek));
 	return r;
 }
 
@@ -151,11 +166,11 @@ static int filter_calls(struct error *err)
 {
 	/* sysinfo: glibc's qsort asks how much memory there is. */
 	static const int calls[] = {
-		SCMP_SYS(recvmsg),    SCMP_SYS(sendmsg),       SCMP_SYS(munmap),          SCMP_SYS(mremap),
-		SCMP_SYS(brk),        SCMP_SYS(madvise),       SCMP_SYS(pread64),         SCMP_SYS(lseek),
-		SCMP_SYS(fstat),      SCMP_SYS(close),         SCMP_SYS(alarm),           SCMP_SYS(exit),
-		SCMP_SYS(exit_group), SCMP_SYS(rt_sigreturn),  SCMP_SYS(restart_syscall), SCMP_SYS(futex),
-		SCMP_SYS(getrandom),  SCMP_SYS(clock_gettime), SCMP_SYS(sysinfo),
+		SCMP_SYS(recvmsg),       SCMP_SYS(sendmsg),         SCMP_SYS(munmap),  SCMP_SYS(mremap),
+		SCMP_SYS(brk),           SCMP_SYS(madvise),         SCMP_SYS(pread64), SCMP_SYS(fstat),
+		SCMP_SYS(close),         SCMP_SYS(alarm),           SCMP_SYS(exit),    SCMP_SYS(exit_group),
+		SCMP_SYS(rt_sigreturn),  SCMP_SYS(restart_syscall), SCMP_SYS(futex),   SCMP_SYS(getrandom),
+		SCMP_SYS(clock_gettime), SCMP_SYS(sysinfo),
 	};
 	_cleanup_(release_filter) scmp_filter_ctx filter = seccomp_init(SCMP_ACT_KILL_PROCESS);
 	if (!filter)

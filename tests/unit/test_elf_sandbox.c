@@ -11,11 +11,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
+#include "bpf/cfi_table.h"
 #include "elf/sandbox.h"
+#include "proto/reader_limits.h"
 
-static int file_fd, socket_fd, memory_fd;
+static int file_fd, socket_fd, memory_fd, growing_fd;
 
 /* The status of a child that enters the sandbox and then does action, whose result is its exit code. */
 static int run(int (*action)(void))
@@ -58,7 +61,9 @@ static int read_file(void)
 {
 	char byte = 0;
 	struct stat st;
-	return pread(file_fd, &byte, 1, 0) != 1 || fstat(file_fd, &st) != 0 || byte != 0x7f;
+	if (pread(file_fd, &byte, 1, 0) != 1 || fstat(file_fd, &st) != 0 || byte != 0x7f)
+		return 1;
+	return lseek(file_fd, 0, SEEK_END) != st.st_size;
 }
 
 static int use_memory(void)
@@ -96,15 +101,6 @@ static int exchange(void)
 }
 
 /* How an unwind table is handed over. */
-static int fill_memory(void)
-{
-	void *memory = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0);
-	if (memory == MAP_FAILED)
-		return 1;
-	memset(memory, 'x', 8192);
-	return munmap(memory, 8192) != 0;
-}
-
 static int write_memory(void)
 {
 	return pwrite(memory_fd, "y", 1, 8190) != 1;
@@ -122,14 +118,13 @@ START_TEST(what_it_needs)
 	FINE(use_memory);
 	FINE(exchange);
 	FINE(sort_much);
-	FINE(fill_memory);
 	FINE(write_memory);
 	FINE(write_beyond_memory);
 	char byte = 0;
 	ck_assert_int_eq(pread(memory_fd, &byte, 1, 8190), 1);
 	ck_assert_int_eq(byte, 'y');
 	ck_assert_int_eq(pread(memory_fd, &byte, 1, 8191), 1);
-	ck_assert_int_eq(byte, 'x');
+	ck_assert_int_eq(byte, 0);
 }
 END_TEST
 
@@ -185,6 +180,23 @@ static int write_into_log(void)
 	return pwrite(STDERR_FILENO, "x", 1, 0) < 0;
 }
 
+/* The kernel looks at the low 32 bits of the fd alone. */
+static int write_into_log_by_another_number(void)
+{
+	return syscall(SYS_pwrite64, (1L << 32) + STDERR_FILENO, "x", 1L, 0L) < 0;
+}
+
+/* So that what is logged next, by sprofd too, is written over what was logged before. */
+static int rewind_log(void)
+{
+	return lseek(STDERR_FILENO, 0, SEEK_SET) < 0;
+}
+
+static int rewind_log_by_another_number(void)
+{
+	return syscall(SYS_lseek, (1L << 32) + STDERR_FILENO, 0L, (long)SEEK_SET) < 0;
+}
+
 static int resize_memory(void)
 {
 	return ftruncate(memory_fd, 4096) < 0;
@@ -207,6 +219,9 @@ START_TEST(what_it_never_needs)
 	KILLED(start_ring);
 	KILLED(write_file);
 	KILLED(write_into_log);
+	KILLED(write_into_log_by_another_number);
+	KILLED(rewind_log);
+	KILLED(rewind_log_by_another_number);
 	KILLED(resize_memory);
 	KILLED(seal_memory);
 }
@@ -239,6 +254,21 @@ static int make_code(void)
 	return mprotect(page, 4096, PROT_READ | PROT_EXEC) < 0;
 }
 
+static int share_memory(void)
+{
+	return mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, memory_fd, 0) == MAP_FAILED;
+}
+
+static int write_far(void)
+{
+	return pwrite(growing_fd, "x", 1, CFI_MAX_TABLE_BYTES - 1) != 1;
+}
+
+static int write_too_far(void)
+{
+	return pwrite(growing_fd, "x", 1, CFI_MAX_TABLE_BYTES) < 0;
+}
+
 static int ask_for_too_much(void)
 {
 	return malloc((size_t)4 << 30) != NULL;
@@ -251,7 +281,11 @@ START_TEST(what_a_sanitizer_would_need)
 	KILLED(fork_child);
 	KILLED(map_code);
 	KILLED(make_code);
+	KILLED(share_memory);
 	FINE(ask_for_too_much);
+	FINE(write_far);
+	int status = run(write_too_far);
+	ck_assert_msg(WIFSIGNALED(status) && WTERMSIG(status) == SIGXFSZ, "status 0x%x", status);
 }
 END_TEST
 #else
@@ -328,15 +362,23 @@ START_TEST(state_of_the_process)
 }
 END_TEST
 
+/* Where the sandbox does not take it for sprofd's socket. */
+static int move_up(int fd)
+{
+	int moved = fcntl(fd, F_DUPFD_CLOEXEC, READER_SOCKET_FD + 1);
+	ck_assert_int_ge(moved, 0);
+	close(fd);
+	return moved;
+}
+
 static void setup(void)
 {
 	int ends[2];
-	file_fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	ck_assert_int_ge(file_fd, 0);
+	file_fd = move_up(open("/proc/self/exe", O_RDONLY | O_CLOEXEC));
 	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_SEQPACKET, 0, ends), 0);
 	socket_fd = ends[0];
-	memory_fd = memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	ck_assert_int_ge(memory_fd, 0);
+	memory_fd = move_up(memfd_create("test", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+	growing_fd = move_up(memfd_create("test", MFD_CLOEXEC));
 	ck_assert_int_eq(ftruncate(memory_fd, 8192), 0);
 	ck_assert_int_eq(fcntl(memory_fd, F_ADD_SEALS, F_SEAL_GROW | F_SEAL_SHRINK), 0);
 }
