@@ -20,7 +20,7 @@ struct builder {
 	struct builder_version *newest_version;  /* with a snapshot, or NULL */
 	uint32_t kernel_mapping, python_mapping; /* index, or PROFILE_NO_MAPPING while unused */
 	uint32_t *scratch;                       /* room for the locations of the longest stack */
-	struct code_moment *moments;             /* ascending, see store_places_fn; NULL: none */
+	struct code_moment *moments;             /* ascending; each is the first that has its place; NULL: none */
 	size_t n_moments, moments_bytes;
 };
 

@@ -55,7 +55,8 @@ void retention_totals(const struct retention *retention, struct epoch_totals *re
 typedef struct maps *(*store_maps_fn)(void *context,
 				      uint32_t maps_version); /* borrowed; the same for the same version */
 
-/* Sets the place of each of n moments, which ascend by address, and of one address by time; no two are the same. */
+/* Sets the place of each of n moments, which ascend by address, and of one address by time; no two are the same. Of one address, a place is that of all times
+ * between two at which it is. Called several times when there are many. */
 typedef void (*store_places_fn)(void *context, struct code_moment *moments, size_t n);
 
 struct store_build_options {

@@ -417,6 +417,55 @@ START_TEST(code_has_the_place_of_its_time)
 }
 END_TEST
 
+enum { MOMENTS_OF_ONE_CODE = 700 };
+
+static void places_of_many(void *context, struct code_moment *moments, size_t n)
+{
+	struct asked *asked = context;
+	size_t n_wrong = 0;
+	asked->n_calls++;
+	asked->n += n;
+	for (size_t i = 0; i < n; i++) {
+		n_wrong +=
+			i > 0 && moments[i].address <= moments[i - 1].address &&
+			(moments[i].address < moments[i - 1].address || moments[i].time_ns <= moments[i - 1].time_ns);
+		moments[i].place = 1 + moments[i].time_ns / MOMENTS_OF_ONE_CODE;
+	}
+	ck_assert_uint_eq(n_wrong, 0);
+}
+
+/* Deep stacks of a JIT's, whose moments alone would take more than the profile may have. */
+START_TEST(many_moments_in_little_memory)
+{
+	enum { SAMPLES = 7 * MOMENTS_OF_ONE_CODE, FRAMES = 100, BUDGET = 8 << 20 };
+	_Static_assert(SAMPLES * FRAMES * sizeof(struct code_moment) > BUDGET, "else it tells nothing");
+	struct world world;
+	struct asked asked = {};
+	uint64_t user[FRAMES];
+	world_init(&world);
+	world.options.places = places_of_many;
+	world.options.places_context = &asked;
+	world.options.budget_bytes = BUDGET;
+	for (uint64_t i = 0; i < FRAMES; i++)
+		user[i] = 0x7011 + 16 * i;
+	for (uint64_t i = 0; i < SAMPLES; i++)
+		add_at(&world, i * 7919 % SAMPLES + 1, user, FRAMES); /* each moment once, in no order */
+	const struct profile *profile = build(&world);
+	ck_assert_uint_gt(asked.n_calls, 1);
+	ck_assert_uint_eq(asked.n, SAMPLES * FRAMES);
+	ck_assert_uint_eq(profile->n_samples, 8);
+	for (size_t i = 0; i < profile->n_samples; i++) {
+		uint64_t place = location_of(profile, i, 0)->place;
+		ck_assert_uint_eq(profile->samples[i].count, place == 1   ? MOMENTS_OF_ONE_CODE - 1
+							     : place == 8 ? 1
+									  : MOMENTS_OF_ONE_CODE);
+		for (size_t k = 0; k < FRAMES; k++)
+			ck_assert_uint_eq(location_of(profile, i, k)->place, place);
+	}
+	world_free(&world);
+}
+END_TEST
+
 START_TEST(profiles_hold_their_files)
 {
 	struct world world;
@@ -649,6 +698,7 @@ int main(void)
 	tcase_add_test(tests, names_that_read_the_same_are_one);
 	tcase_add_test(tests, a_mapping_of_two_versions_is_one);
 	tcase_add_test(tests, code_has_the_place_of_its_time);
+	tcase_add_test(tests, many_moments_in_little_memory);
 	tcase_add_test(tests, profiles_hold_their_files);
 	tcase_add_test(tests, nothing_makes_an_empty_profile);
 	tcase_add_loop_test(tests, random_epochs_agree_with_a_naive_model, 0, 6);
