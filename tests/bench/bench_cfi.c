@@ -14,7 +14,7 @@
 #include "elf/cfi_build.h"
 #include "model/cfi_check.h"
 
-enum { RUNS = 11, MMAP_THRESHOLD_BYTES = 128 * 1024 };
+enum { RUNS = 11, HEAP_KEPT_BYTES = 8 << 20, MMAP_THRESHOLD_BYTES = 32 << 20 };
 
 static int compare(const void *left, const void *right)
 {
@@ -79,6 +79,7 @@ int main(int argc, char **argv)
 	int failed = 0;
 	struct scratch scratch = {};
 	mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES); /* as in sprofd-elf */
+	mallopt(M_TRIM_THRESHOLD, HEAP_KEPT_BYTES);
 	puts("| file | FDEs | rows | rules | bytes of the table | a row: index, bytes | a row: rules and code, bytes | "
 	     "a row, all told, bytes | made in, ms of CPU: median (least) | checked in, ms | malformed, not "
 	     "expressible, "
