@@ -491,6 +491,39 @@ START_TEST(too_far_apart)
 }
 END_TEST
 
+/* In no order, with places that differ in any of their bits; of two that begin at one place the first in the file stays. */
+START_TEST(any_order)
+{
+	enum { GROUPS = 90, FAR = 44 << 20, NEAR = 0x20, HALF_NEAR = 0x5000 };
+	static const uint32_t places[] = {HALF_NEAR + NEAR, 0, HALF_NEAR, NEAR};
+	clear();
+	size_t cie = cfi_add_cie(&debug, true, false, &(struct cfi_cie_made){.augmentation = ""});
+	for (uint64_t i = 0; i < GROUPS; i++) {
+		uint64_t group = i * 37 % GROUPS;
+		for (uint64_t k = 0; k < 4; k++)
+			cfi_add_debug_fde(&debug, false, cie, group * FAR + places[k], 0x10,
+					  program_of((uint8_t)(8 + group % 20 * 4 + k)), 2);
+		cfi_add_debug_fde(&debug, false, cie, group * FAR + NEAR, 0x18, program_of(127), 2);
+	}
+	cfi_make_file(&maker, NULL, &debug);
+	maker_segments(&maker)[0].p_filesz = 4ULL << 30;
+	int fd = maker_memfd(maker.bytes, maker.n);
+	ck_assert_int_eq(ftruncate(fd, (off_t)(5ULL << 30)), 0);
+	cfi_table_free(&table);
+	ck_assert_int_eq(cfi_build(fd, &table), 0);
+	close(fd);
+	ck_assert(cfi_table_check(table.bytes, table.n));
+	for (uint32_t group = 0; group < GROUPS; group++) {
+		for (uint32_t k = 0; k < 4; k++) {
+			char text[32];
+			snprintf(text, sizeof(text), "r7+%u pc=[-8]", 8 + group % 20 * 4 + k);
+			expect(group * FAR + places[k], text);
+			expect(group * FAR + places[k] + 0x10, "none");
+		}
+	}
+}
+END_TEST
+
 /* A small file that asks for much work: one long program in .debug_frame, of which hundreds of pieces are left. */
 START_TEST(work_is_bounded)
 {
@@ -527,4 +560,4 @@ END_TEST
 CHECK_MAIN("elf_cfi_files", 60, pointer_encodings, aligned_pointers, refused_encodings, augmentations_and_versions,
 	   return_address_columns, debug_frame_formats, eh_frame_wins_over_debug_frame, overlaps,
 	   equal_neighbours_are_one_row, many_rows, only_executable_code, damage, terminators,
-	   stripped_of_section_headers, other_files, too_far_apart, work_is_bounded)
+	   stripped_of_section_headers, other_files, too_far_apart, any_order, work_is_bounded)
