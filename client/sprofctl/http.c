@@ -45,6 +45,14 @@ static void add_text(struct text *text, const char *at, size_t bytes)
 	text->bytes[text->length] = '\0';
 }
 
+/* There may have been an interim answer before it, with fields of its own. */
+static int on_begin(struct http_parser *parser)
+{
+	struct exchange *exchange = parser->data;
+	exchange->name = exchange->type = (struct text){0};
+	return 0;
+}
+
 static int on_name(struct http_parser *parser, const char *at, size_t bytes)
 {
 	struct exchange *exchange = parser->data;
@@ -95,11 +103,14 @@ static int on_end(struct http_parser *parser)
 	struct exchange *exchange = parser->data;
 	exchange->answer.status = parser->status_code;
 	exchange->ended = parser->status_code / 100 != 1; /* those are followed by the answer itself */
-	return 0;
+	return exchange->ended;                           /* not 0: what follows is not read */
 }
 
-static const struct http_parser_settings settings = {
-	.on_header_field = on_name, .on_header_value = on_value, .on_body = on_body, .on_message_complete = on_end};
+static const struct http_parser_settings settings = {.on_message_begin = on_begin,
+						     .on_header_field = on_name,
+						     .on_header_value = on_value,
+						     .on_body = on_body,
+						     .on_message_complete = on_end};
 
 static int send_request(struct exchange *exchange)
 {

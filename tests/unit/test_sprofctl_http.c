@@ -153,12 +153,30 @@ END_TEST
 START_TEST(an_interim_answer_is_none)
 {
 	struct http_answer answer;
-	serve_text("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Type: "
-		   "text/plain\r\n\r\nup to the end");
+	serve_text("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Type: text/html\r\n\r\n"
+		   "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nup to the end");
 	ck_assert_int_eq(get(&answer), 0);
 	ck_assert_int_eq(answer.status, 200);
 	ck_assert_str_eq(answer.content_type, "text/plain");
 	ck_assert_str_eq((const char *)answer.body, "up to the end");
+	free(answer.body);
+}
+END_TEST
+
+START_TEST(what_follows_an_answer_is_not_read)
+{
+	static const char *const more[] = {
+		"HTTP/1.1 500 No\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nmore",
+		"HTTP/1.1 103 Early Hints\r\n\r\n", "no HTTP"};
+	char text[300];
+	struct http_answer answer;
+	snprintf(text, sizeof(text),
+		 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}%s", more[_i]);
+	serve_text(text);
+	ck_assert_int_eq(get(&answer), 0);
+	ck_assert_int_eq(answer.status, 200);
+	ck_assert_str_eq(answer.content_type, "application/json");
+	ck_assert_str_eq((const char *)answer.body, "{}");
 	free(answer.body);
 }
 END_TEST
@@ -464,6 +482,7 @@ static Suite *make_suite(void)
 	tcase_set_timeout(tcase, 2 * TIMEOUT_S);
 	tcase_add_test(tcase, an_answer);
 	tcase_add_test(tcase, an_interim_answer_is_none);
+	tcase_add_loop_test(tcase, what_follows_an_answer_is_not_read, 0, 3);
 	tcase_add_test(tcase, a_full_queue_is_waited_for);
 	tcase_add_test(tcase, proxies_do_not_matter);
 	tcase_add_test(tcase, nobody_there);
