@@ -132,8 +132,11 @@ int connection_send(struct connection *connection, const void *data, size_t byte
 {
 	for (const char *at = data; bytes > 0;) {
 		ssize_t n = send(connection->fd, at, bytes, MSG_NOSIGNAL);
-		if (n < 0 && errno != EAGAIN)
+		if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
 			return 0;
+		if (n < 0 && errno != EAGAIN)
+			return problem_set(problem, errno, "cannot send to sprofd on %s: %s", connection->path,
+					   strerror(errno));
 		if (n > 0) {
 			at += n;
 			bytes -= (size_t)n;

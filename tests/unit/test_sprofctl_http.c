@@ -14,6 +14,7 @@
 
 #include "control.pb-c.h"
 #include "sprofctl/api.h"
+#include "sprofctl/connection.h"
 #include "sprofctl/http.h"
 #include "sprofctl/pull.h"
 
@@ -178,6 +179,28 @@ START_TEST(what_follows_an_answer_is_not_read)
 	ck_assert_str_eq(answer.content_type, "application/json");
 	ck_assert_str_eq((const char *)answer.body, "{}");
 	free(answer.body);
+}
+END_TEST
+
+/* All but that the other end has closed, which may have answered before. */
+START_TEST(what_cannot_be_sent_is_told)
+{
+	struct connection connection = {.path = path, .interrupt_fd = -1, .timeout_s = TIMEOUT_S};
+	int ends[2];
+	connection.fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	ck_assert_int_eq(connection_send(&connection, "x", 1, &problem), -ENOTCONN);
+	assert_told("cannot send to sprofd");
+	connection_close(&connection);
+	ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends), 0);
+	ck_assert_int_eq(write(ends[1], "early", 5), 5);
+	close(ends[1]);
+	connection.fd = ends[0];
+	char answer[8];
+	ck_assert_int_eq(connection_send(&connection, "x", 1, &problem), 0);
+	connection.deadline_ms = INT64_MAX;
+	ck_assert_int_eq(connection_receive(&connection, answer, sizeof(answer), &problem), 5);
+	ck_assert_int_eq(connection_receive(&connection, answer, sizeof(answer), &problem), 0);
+	connection_close(&connection);
 }
 END_TEST
 
@@ -483,6 +506,7 @@ static Suite *make_suite(void)
 	tcase_add_test(tcase, an_answer);
 	tcase_add_test(tcase, an_interim_answer_is_none);
 	tcase_add_loop_test(tcase, what_follows_an_answer_is_not_read, 0, 3);
+	tcase_add_test(tcase, what_cannot_be_sent_is_told);
 	tcase_add_test(tcase, a_full_queue_is_waited_for);
 	tcase_add_test(tcase, proxies_do_not_matter);
 	tcase_add_test(tcase, nobody_there);
