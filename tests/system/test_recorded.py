@@ -4,12 +4,13 @@ import os
 import re
 import resource
 import signal
+import struct
 import subprocess
 from pathlib import Path
 
 import harness
 from foreign import Foreign
-from recorded import Core, Perf
+from recorded import Core, Mapping, Perf, Recording, Stack
 
 GDB_STOPS = Path(__file__).with_name("gdb_stops.py")
 WHOLE = ("outermost", "root")
@@ -22,6 +23,18 @@ class Recorded(harness.Case, Foreign):
         """A crash of it leaves a core, where the kernel writes them into the folder of the program."""
         unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
         return super().start(*argv, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, unlimited), **more)
+
+    def test_deeper_than_a_record(self):
+        """Of frame pointers, up to one of zero: it is whole, or the end of its leaf, and says which."""
+        code, base, size = 0x400000, 0x7FFD00000000, 16
+        for depth, end, n in (1024, "root", 1024), (1280, "root", 1280), (1281, "too_deep", 1024), (6000, "too_deep", 1024):
+            frames = [code + i for i in range(depth)]
+            links = [base + size * (i + 1) for i in range(depth - 2)] + [0]
+            memory = b"".join(struct.pack("<QQ", link, frame) for link, frame in zip(links, frames[1:]))
+            recording = Recording()
+            recording.mappings = [Mapping(code, code + depth, 0, "-")]
+            recording.stacks = [Stack(1, [base if i in (6, 7) else code if i == 16 else 0 for i in range(17)], base, memory + bytes(8192))]
+            self.assertEqual(recording.walk(self.scratch()), [(end, frames[:n])])
 
     # --- core dumps ---
 

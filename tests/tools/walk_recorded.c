@@ -18,10 +18,12 @@ static const char *const ends[] = {
 #undef END_NAME
 };
 
-static void print(const struct walk *walk)
+/* Of a stack that is deeper than a record the end of the leaf, and then it says so. */
+static void print(struct walk *walk)
 {
-	printf("%s", ends[walk->end]);
-	for (__u32 i = 0; i < walk->n && i < WALK_FRAMES; i++)
+	bool whole = walk_keep_ends(walk) == 0;
+	printf("%s", ends[whole ? walk->end : STACK_END_TOO_DEEP]);
+	for (__u32 i = 0; i < walk->n && (whole || i < WALK_FRAMES); i++)
 		printf(" %llx", (unsigned long long)walk->frames[i]);
 	putchar('\n');
 }
