@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "check_main.h"
 #include "fetch/debug_cache.h"
 
 enum { FILE_BYTES = 1000, FILES = 8 };
@@ -118,19 +119,5 @@ START_TEST(what_is_not_ours)
 }
 END_TEST
 
-int main(void)
-{
-	Suite *suite = suite_create("debug_cache");
-	TCase *tests = tcase_create("debug_cache");
-	tcase_add_checked_fixture(tests, setup, teardown);
-	tcase_add_test(tests, what_was_used_longest_ago_goes_first);
-	tcase_add_test(tests, a_new_file_was_used_last);
-	tcase_add_test(tests, half_done);
-	tcase_add_test(tests, what_is_not_ours);
-	suite_add_tcase(suite, tests);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
-}
+CHECK_MAIN_WITH(setup, teardown, "debug_cache", 60, what_was_used_longest_ago_goes_first, a_new_file_was_used_last,
+		half_done, what_is_not_ours)

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "check_main.h"
 #include "symbolize/opener.h"
 
 static char root[64];
@@ -204,23 +205,5 @@ START_TEST(only_elf)
 }
 END_TEST
 
-int main(void)
-{
-	Suite *suite = suite_create("opener");
-	TCase *tests = tcase_create("opener");
-	tcase_add_checked_fixture(tests, setup, teardown);
-	tcase_add_test(tests, a_file);
-	tcase_add_test(tests, links);
-	tcase_add_test(tests, what_is_no_file);
-	tcase_add_test(tests, somebody_elses);
-	tcase_add_test(tests, an_open_that_does_not_come_back);
-	tcase_add_test(tests, our_own_root);
-	tcase_add_test(tests, only_elf);
-	tcase_set_timeout(tests, 60);
-	suite_add_tcase(suite, tests);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed != 0;
-}
+CHECK_MAIN_WITH(setup, teardown, "opener", 60, a_file, links, what_is_no_file, somebody_elses,
+		an_open_that_does_not_come_back, our_own_root, only_elf)

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "check_main.h"
 #include "sprofctl/output_file.h"
 
 static char directory[] = "/tmp/sprof-unit.XXXXXX";
@@ -174,22 +175,6 @@ START_TEST(tells_where_it_cannot_write)
 }
 END_TEST
 
-int main(void)
-{
-	Suite *suite = suite_create("sprofctl_output_file");
-	TCase *tcase = tcase_create("files");
-	tcase_add_checked_fixture(tcase, enter_directory, remove_directory);
-	tcase_add_test(tcase, appears_whole);
-	tcase_add_test(tcase, or_not_at_all);
-	tcase_add_test(tcase, overwrites_only_when_told);
-	tcase_add_test(tcase, a_link_stays_a_link);
-	tcase_add_test(tcase, a_device_stays_a_device);
-	tcase_add_test(tcase, a_pipe_is_written_in_place);
-	tcase_add_test(tcase, tells_where_it_cannot_write);
-	suite_add_tcase(suite, tcase);
-	SRunner *runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	int failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
-}
+CHECK_MAIN_WITH(enter_directory, remove_directory, "sprofctl_output_file", 60, appears_whole, or_not_at_all,
+		overwrites_only_when_told, a_link_stays_a_link, a_device_stays_a_device, a_pipe_is_written_in_place,
+		tells_where_it_cannot_write)
