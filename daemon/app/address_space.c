@@ -181,7 +181,7 @@ int address_space_update(struct address_space *space, uint32_t version, struct m
 	struct maps *old = version < space->n ? space->versions[version] : NULL;
 	struct maps *merged = NULL;
 	int r = old ? maps_merge(old, maps, &merged) : 0;
-	bool changed = !old || r == -EEXIST || merged->n != old->n;
+	bool changed = !old || r == -EEXIST || (merged && merged->n != old->n);
 	space->interval_ns = changed ? MIN_INTERVAL_MS * NS_PER_MS : space->interval_ns * 2;
 	if (space->interval_ns > MAX_INTERVAL_MS * NS_PER_MS)
 		space->interval_ns = MAX_INTERVAL_MS * NS_PER_MS;
@@ -190,8 +190,10 @@ int address_space_update(struct address_space *space, uint32_t version, struct m
 		return replace(space, 0, maps);
 	if (r == -EEXIST)
 		return replace(space, space->n < MAX_VERSIONS ? space->n : version, maps);
-	if (r < 0) {
+	if (r < 0) { /* as if it had not been read */
 		maps_unref(maps);
+		space->unsure = unsure;
+		space->wanted = true;
 		return r;
 	}
 	if (merged) {

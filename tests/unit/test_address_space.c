@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 
 #include "app/address_space.h"
 #include "base/clock.h"
@@ -351,6 +352,42 @@ START_TEST(names_that_depend_on_the_time)
 }
 END_TEST
 
+/* A program with very many mappings, when memory is out: what is known of it stays, and it is read again. */
+START_TEST(a_snapshot_that_there_is_no_memory_for)
+{
+#ifndef __SANITIZE_ADDRESS__ /* which ends a program without memory */
+	enum { MANY = 20000 };
+	struct mapping *mappings = calloc(MANY, sizeof(*mappings));
+	struct maps *older, *newer;
+	struct rlimit old, none;
+	ck_assert_ptr_nonnull(mappings);
+	for (uint64_t i = 0; i < MANY; i++)
+		mappings[i] =
+			(struct mapping){.start = 100 * i, .end = 100 * i + 50, .kind = MAPPING_FILE, .name = "a"};
+	ck_assert_int_eq(maps_new(mappings, MANY, 0, &older), 0);
+	ck_assert_int_eq(maps_new(mappings, MANY, 0, &newer), 0);
+	address_space_init(&space);
+	ck_assert_int_eq(address_space_update(&space, 0, older, 0), 0);
+	note(1, 10);
+	uint32_t version = address_space_begin(&space);
+	ck_assert_int_eq(getrlimit(RLIMIT_AS, &old), 0);
+	none = (struct rlimit){.rlim_cur = 0, .rlim_max = old.rlim_max};
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &none), 0);
+	int r = address_space_update(&space, version, newer, NS_PER_S);
+	ck_assert_int_eq(setrlimit(RLIMIT_AS, &old), 0);
+	ck_assert_int_eq(r, -ENOMEM);
+	ck_assert(address_space_due(&space, 9 * NS_PER_S));
+	(void)address_space_begin(&space);
+	const struct record record = {.exec_id = 1, .exec_pages = 10, .map_count = 10};
+	ck_assert_ptr_null(address_space_at(&space, &record)); /* it may be of another program still */
+	ck_assert_uint_eq(space.n, 1);
+	ck_assert_str_eq(name_at(0, 100 * (MANY - 1)), "a");
+	free(mappings);
+	address_space_free(&space);
+#endif
+}
+END_TEST
+
 CHECK_MAIN("address_space", 60, names_that_depend_on_the_time, a_library_that_comes_is_merged,
 	   the_snapshot_of_the_attach_may_be_confirmed, a_contradiction_opens_a_version,
 	   an_exec_before_the_first_record_leaves_nothing_of_the_old_program,
@@ -358,4 +395,4 @@ CHECK_MAIN("address_space", 60, names_that_depend_on_the_time, a_library_that_co
 	   an_exec_is_told_apart_even_when_nothing_was_ever_read,
 	   a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program, intervals_grow_while_nothing_is_new,
 	   an_unknown_address_asks_when_mappings_have_changed, growth_is_bounded, memory_is_bounded,
-	   a_snapshot_outlives_the_space)
+	   a_snapshot_outlives_the_space, a_snapshot_that_there_is_no_memory_for)
