@@ -171,11 +171,6 @@ int address_space_update(struct address_space *space, uint32_t version, struct m
 	}
 	if (!maps)
 		return 0;
-	if (space->n && version != current(space)) {
-		maps_unref(maps);
-		space->wanted = true;
-		return 0;
-	}
 	bool unsure = space->unsure && version == 0;
 	space->unsure = false;
 	struct maps *old = version < space->n ? space->versions[version] : NULL;
