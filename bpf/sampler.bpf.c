@@ -241,7 +241,7 @@ static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task,
 		walk->who.leader_ticks = task->group_leader->start_boottime / NS_PER_TICK;
 	}
 	take_tables(&walk->tables, task, slot);
-	if (walk->tables.hijacker)
+	if (bpf_core_field_exists(task->utask) && task->utask)
 		(void)uprobes_leave(&walk->registers, walk->tables.hijacker, record->flags & RECORD_KERNEL_MODE);
 	walk_python(task, walk, slot, target_flags);
 	walk_start(walk, table, &walk->who, NULL);

@@ -1,4 +1,4 @@
-/* Threads that are sampled in the kernel's own code for uprobes, which is mapped as [uprobes]. Part of sampler.bpf.c.
+/* Threads that are sampled in the kernel's own code for uprobes, which is mapped as [uprobes], or at a breakpoint. Part of sampler.bpf.c.
  * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
  *
  * Source: kernel/events/uprobes.c, arch/x86/kernel/uprobes.c. The trampoline, to which watched functions return, is one int3; since Linux 6.11 it is
@@ -12,6 +12,7 @@ enum {
 	UPROBES_TRAMPOLINE_BYTES = 17,
 	UPROBES_CALLED = 13, /* where the system call returns to */
 	UPROBES_INT3 = 0xcc,
+	UPROBES_FUNCTION_ALIGNMENT = 16,
 };
 
 /* Bytes that the trampoline has on the stack at an offset of it. */
@@ -47,23 +48,26 @@ static __always_inline int uprobes_returned(struct unwind_registers *registers, 
 	return 0;
 }
 
-/* The kernel has just taken the thread out of a breakpoint, behind which the registers still are, amidst the instruction that it stands for. */
+/* The kernel has just taken the thread out of a breakpoint, behind which the registers still are, amidst the instruction that it stands for. Go and LLVM fill with
+ * int3 too what is before a function, which begins at a multiple of 16. */
 static __always_inline void uprobes_step_back(struct unwind_registers *registers)
 {
 	__u8 before = 0;
-	if (bpf_probe_read_user(&before, sizeof(before), (const void *)(registers->pc - 1)) == 0 &&
+	if (registers->pc % UPROBES_FUNCTION_ALIGNMENT &&
+	    bpf_probe_read_user(&before, sizeof(before), (const void *)(registers->pc - 1)) == 0 &&
 	    before == UPROBES_INT3)
 		registers->pc--;
 }
 
-/* Brings the registers of a leaf to where the program is without uprobes, whose area is mapped there. in_kernel: the thread is. Nonzero: they were there, or must stay. */
+/* Brings the registers of a leaf to where the program is without uprobes. area: where theirs is mapped; 0: nowhere, since the kernel emulates what their
+ * breakpoints stand for, and watches no return. in_kernel: the thread is. Nonzero: they were there, or must stay. */
 __attribute__((noinline)) int uprobes_leave(struct unwind_registers *registers, __u64 area, int in_kernel)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 	if (!registers || !bpf_core_field_exists(task->utask))
 		return -1;
 	__u64 pc = registers->pc, offset = pc - area;
-	if (offset >= UPROBES_AREA_BYTES) {
+	if (!area || offset >= UPROBES_AREA_BYTES) {
 		if (in_kernel)
 			uprobes_step_back(registers);
 		return -1;

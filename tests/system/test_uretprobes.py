@@ -1,5 +1,5 @@
-"""Returns that the kernel itself has hijacked, of functions that somebody watches by a uretprobe: stacks are what they are without. The functions are our own, and
-libc's in programs that nobody here wrote."""
+"""Returns that the kernel itself has hijacked, of functions that somebody watches by a uretprobe, and calls that a uprobe watches: stacks are what they are without. The
+functions are our own, and libc's in programs that nobody here wrote."""
 import os
 import subprocess
 from pathlib import Path
@@ -46,8 +46,8 @@ class Uretprobes(harness.Case, Foreign):
         finally:
             os.close(fd)
 
-    def probe(self, program, function, *options):
-        """options: of nm."""
+    def probe(self, program, function, *options, kind="r"):
+        """kind: r, of its return, or p, of the call. options: of nm."""
         offset = None
         symbols = subprocess.run(["nm", *options, program], capture_output=True, text=True, check=True).stdout
         address = next(int(line.split()[0], 16) for line in symbols.splitlines() if line.split("@")[0].endswith(f" {function}"))
@@ -56,14 +56,14 @@ class Uretprobes(harness.Case, Foreign):
             fields = line.split()
             if fields[:1] == ["LOAD"] and "E" in fields[6:8]:
                 offset = address - int(fields[2], 16) + int(fields[1], 16)
-        self.tell(f"r:{self.NAME}/{self.NAME} {program}:{offset:#x}")
+        self.tell(f"{kind}:{self.NAME}/{self.NAME} {program}:{offset:#x}")
         self.enable = self.EVENTS.parent / "events" / self.NAME / self.NAME / "enable"
         self.addCleanup(self.tell, f"-:{self.NAME}/{self.NAME}")
         self.enable.write_text("1")
         self.addCleanup(self.enable.write_text, "0")
 
     def hits(self):
-        """Of the probe: calls that it has seen return."""
+        """Of the probe: calls that it has seen."""
         lines = (self.EVENTS.parent / "uprobe_profile").read_text().splitlines()
         return sum(int(line.split()[2]) for line in lines if line.split()[1] == self.NAME)
 
@@ -78,6 +78,22 @@ class Uretprobes(harness.Case, Foreign):
         whole = sum(count for stack, count in profile.stacks() if stack.count("deep_frame") == 40 and stack[-1] == "_start")
         self.assertGreater(whole, 0.99 * profile.count(), (ends, profile.stacks()[:2]))
         self.assertFalse([stack for stack, _ in profile.stacks() if "[uprobes]" in stack])
+
+    def test_calls(self):
+        """Without a return to watch, and with a first instruction that the kernel emulates (push), nothing is mapped as [uprobes]."""
+        self.probe((harness.TARGETS / "deep").resolve(), "deep_call", kind="p")
+        target = harness.Target(self, "deep", "--depth=3", "--calls=1")
+        self.daemon.attach(target.pid, 999)
+        harness.let_run(target.pid, 0.7)
+        profile = self.daemon.pull(target.pid, 1)
+        self.assertGreater(self.hits(), 10000)
+        self.assertNotIn("[uprobes]", Path(f"/proc/{target.pid}/maps").read_text())
+        stacks = [(user_frames(sample), sample.values[0]) for sample in profile.samples]
+        called = [(stack[1:6], count) for stack, count in stacks if stack[0] == "deep_call"]
+        self.assertGreater(sum(count for _, count in called), 0.5 * profile.count(), stacks[:5])
+        # But for the nanoseconds in which the kernel has done one half of the push.
+        strange = [(stack, count) for stack, count in called if stack != ("deep_leaf", *3 * ["deep_frame"], "main")]
+        self.assertLess(sum(count for _, count in strange), 0.02 * profile.count(), strange[:5])
 
     # --- libc's functions ---
 

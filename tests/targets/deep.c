@@ -1,14 +1,26 @@
-/* Burns at the bottom of --depth=N frames of one function, each with a frame pointer. */
+/* Burns at the bottom of --depth=N frames of one function, each with a frame pointer; with --calls=1 by calls of another. */
 #include <pthread.h>
 #include <stdio.h>
 #include <unistd.h>
 
 #include "target.h"
 
+static long calls;
+
+/* Begins with a push. */
+TARGET_NOINLINE static void deep_call(void)
+{
+	__asm__ volatile("" ::: "rbx");
+}
+
 TARGET_NOINLINE static void deep_leaf(void)
 {
-	while (!target_over())
-		target_burn(100000);
+	while (!target_over()) {
+		for (int i = 0; calls && i < 1000; i++)
+			deep_call();
+		if (!calls)
+			target_burn(100000);
+	}
 	__asm__ volatile("");
 }
 
@@ -25,8 +37,8 @@ TARGET_NOINLINE static void deep_frame(long left)
 int main(int argc, char **argv)
 {
 	long depth = 100, seconds = 0;
-	const struct target_flag flags[] = {{"depth", &depth}, {"seconds", &seconds}};
-	target_parse(argc, argv, flags, 2);
+	const struct target_flag flags[] = {{"depth", &depth}, {"seconds", &seconds}, {"calls", &calls}};
+	target_parse(argc, argv, flags, 3);
 	target_begin(seconds);
 	target_ready(NULL);
 	deep_frame(depth);
