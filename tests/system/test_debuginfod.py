@@ -109,7 +109,12 @@ class Fetch:
         self.cache.mkdir()
         self.process = subprocess.Popen([FETCH, f"--socket={self.path}", f"--cache={self.cache}"])
         test.addCleanup(harness.end, self.process)
-        harness.wait_for(self.path.exists, what="sprofd-fetch's socket")
+        harness.wait_for(self.listens, what="sprofd-fetch's socket")
+
+    def listens(self):
+        """Not yet when the socket is there: it is bound a moment before."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+            return client.connect_ex(str(self.path)) == 0
 
     def files(self):
         return sorted(path.name for path in self.cache.iterdir())
