@@ -48,6 +48,18 @@ static __always_inline int uprobes_returned(struct unwind_registers *registers, 
 	return 0;
 }
 
+/* Whether the push that a breakpoint stood for has been done: then the word at sp is some register's. Before, it is where the function returns to. */
+static __always_inline bool uprobes_has_pushed(const struct unwind_registers *registers)
+{
+	__u64 word = 0;
+	if (bpf_probe_read_user(&word, sizeof(word), (const void *)registers->sp))
+		return false;
+	for (__u32 i = 0; i < UNWIND_RIP; i++)
+		if (registers->by_number[i] == word)
+			return true;
+	return false;
+}
+
 /* The kernel has just taken the thread out of a breakpoint, behind which the registers still are, amidst the instruction that it stands for. Go and LLVM fill with
  * int3 too what is before a function, which begins at a multiple of 16. */
 static __always_inline void uprobes_step_back(struct unwind_registers *registers)
@@ -55,7 +67,7 @@ static __always_inline void uprobes_step_back(struct unwind_registers *registers
 	__u8 before = 0;
 	if (registers->pc % UPROBES_FUNCTION_ALIGNMENT &&
 	    bpf_probe_read_user(&before, sizeof(before), (const void *)(registers->pc - 1)) == 0 &&
-	    before == UPROBES_INT3)
+	    before == UPROBES_INT3 && !uprobes_has_pushed(registers))
 		registers->pc--;
 }
 
