@@ -18,6 +18,11 @@ WHOLE = 0.999
 WHOLE_OF_A_JIT = 0.99  # of the samples that are counted
 
 
+def begins_in_loader(outermost):
+    """Where the kernel has a process begin: while its libraries are relocated, and while their constructors run."""
+    return bool(outermost.mapping) and "/ld-linux" in outermost.mapping.filename and outermost.lines[-1][0].name in ("_start", "_dl_start_user")
+
+
 class Stacks(harness.Case, Foreign):
     @classmethod
     def setUpClass(cls):
@@ -63,7 +68,7 @@ class Stacks(harness.Case, Foreign):
                 outermost = sample.locations[-1]
                 last = outermost.mapping
                 total += n
-                if not end and outermost.lines and outermost.lines[-1][0].name in roots | {"_dl_start_user"}:
+                if not end and outermost.lines and (outermost.lines[-1][0].name in roots or begins_in_loader(outermost)):
                     rooted += n
                 elif end and (last is None or last.filename.startswith(("//", "[", "/memfd:"))):
                     excluded[end] += n
