@@ -187,7 +187,7 @@ static void take_tables(struct unwind_tables *tables, struct task_struct *task, 
 	tables->list = slot;
 	tables->hijacker = 0;
 	tables->stack_lo = tables->stack_hi = 0;
-	if (bpf_core_field_exists(task->utask) && task->utask && mm)
+	if (mm && uprobes_met(task))
 		tables->hijacker = BPF_CORE_READ(mm, uprobes_state.xol_area, vaddr);
 	tables->ready = header && mm && header->program == mm->start_stack;
 	tables->serial = header ? header->serial : 0;
@@ -241,7 +241,7 @@ static void walk_user(struct bpf_perf_event_data *ctx, struct task_struct *task,
 		walk->who.leader_ticks = task->group_leader->start_boottime / NS_PER_TICK;
 	}
 	take_tables(&walk->tables, task, slot);
-	if (bpf_core_field_exists(task->utask) && task->utask)
+	if (uprobes_met(task))
 		(void)uprobes_leave(&walk->registers, walk->tables.hijacker, record->flags & RECORD_KERNEL_MODE);
 	walk_python(task, walk, slot, target_flags);
 	walk_start(walk, table, &walk->who, NULL);

@@ -15,6 +15,12 @@ enum {
 	UPROBES_FUNCTION_ALIGNMENT = 16,
 };
 
+/* Whether the thread has ever been at a uprobe. */
+static __always_inline bool uprobes_met(struct task_struct *task)
+{
+	return bpf_core_field_exists(task->utask) && task->utask;
+}
+
 /* Bytes that the trampoline has on the stack at an offset of it. */
 static __always_inline __u64 uprobes_pushed(__u64 offset)
 {
@@ -48,7 +54,8 @@ static __always_inline int uprobes_returned(struct unwind_registers *registers, 
 	return 0;
 }
 
-/* Whether the push that a breakpoint stood for has been done: then the word at sp is some register's. Before, it is where the function returns to. */
+/* Whether the push that a breakpoint stood for has been done: then the word at sp is some register's. Before, at the first instruction of a function, it is where
+ * that returns to; at a later push it may be what the push before has saved, and is then mistaken for this one's. */
 static __always_inline bool uprobes_has_pushed(const struct unwind_registers *registers)
 {
 	__u64 word = 0;

@@ -115,7 +115,7 @@ class Uretprobes(harness.Case, Foreign):
 
     def assert_alike(self, stacks, before, what):
         """Nobody calls whom he does not call without the probe, but for what is seen too rarely to have been seen before."""
-        known = set().union(*(edges(stack) | {stack[:2]} for stack, _ in before))  # a leaf then may call now
+        known = set().union(*(edges(stack) | {stack[:2]} for stack, _ in before))  # whom a leaf was called by is known as well: it may have called somebody since
         total = sum(count for _, count in stacks)
         strange = [(stack, count) for stack, count in stacks if edges(stack) - known]
         self.assertFalse([stack for stack, _ in stacks if "[uprobes]" in stack], what)
