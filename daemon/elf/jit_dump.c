@@ -30,6 +30,7 @@ enum {
 struct pending {
 	uint64_t address;
 	uint32_t first, n;
+	bool v8s; /* see shift_lines() */
 };
 
 struct reading {
@@ -44,6 +45,22 @@ static uint64_t now_ns(void)
 	struct timespec now = {};
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
+}
+
+/* V8 10 writes memory that it has freed in place of a script's path, and that may well be a text. The path is in the function's name too, before its line; of a
+ * script that was inlined it is not, but that looks like one. */
+static void forget_what_is_no_path(struct jit *jit, const struct pending *lines, struct dwarf_text name)
+{
+	for (uint32_t i = 0; i < lines->n; i++) {
+		struct jit_line *line = &jit->lines[lines->first + i];
+		const char *file = jit->text + line->file;
+		size_t n = strlen(file);
+		const char *found = n ? memmem(name.at, name.n, file, n) : NULL; /* and a NUL is behind the name */
+		bool looks_like_one =
+			file[0] == '/' || strncmp(file, "file:", 5) == 0 || strncmp(file, "node:", 5) == 0;
+		if (!looks_like_one && !(found && found[n] == ':'))
+			line->file = 0;
+	}
 }
 
 /* Behind the prefix: pid, tid, vma, address, size, index, name, bytes of code. */
@@ -63,6 +80,8 @@ static int take_load(struct reading *reading, uint64_t time_ns, struct cursor *i
 				    .told_at = address,
 				    .first_line = lines.first,
 				    .n_lines = lines.address == address ? lines.n : 0};
+	if (symbol.n_lines && lines.v8s)
+		forget_what_is_no_path(reading->jit, &lines, name);
 	return jit_add_named(reading->jit, symbol, name.at, name.n);
 }
 
@@ -113,9 +132,10 @@ static int add_line(struct jit *jit, uint64_t address, uint32_t line, struct dwa
 
 /* V8 tells of where lines would be if an ELF header were put before the code, which perf does: then the first is right behind one. Every
  * function has a line at its begin, so that nobody else's is. */
-static void shift_lines(struct jit *jit, const struct pending *lines)
+static void shift_lines(struct jit *jit, struct pending *lines)
 {
-	if (lines->n == 0 || jit->lines[lines->first].address != lines->address + V8_SHIFT_BYTES)
+	lines->v8s = lines->n > 0 && jit->lines[lines->first].address == lines->address + V8_SHIFT_BYTES;
+	if (!lines->v8s)
 		return;
 	for (uint32_t i = 0; i < lines->n; i++)
 		jit->lines[lines->first + i].address -= V8_SHIFT_BYTES;

@@ -245,6 +245,14 @@ START_TEST(v8s_jitdump)
 	put_load(0x2000, 256, "large");
 	put_lines_at(0x3000, 0x10, "/src/a.js"); /* another's: its first line is further on */
 	put_load(0x3000, 256, "other");
+	put_lines_at(0x4000, 0x40, "\u0554"); /* freed memory that is a text */
+	put_load(0x4000, 16, "LazyCompile:*f /src/a.js:3:1");
+	put_lines_at(0x5000, 0x40, "a.js"); /* a path that is relative */
+	put_load(0x5000, 16, "LazyCompile:*f a.js:3:1");
+	put_lines_at(0x6000, 0x40, "a.j");
+	put_load(0x6000, 16, "LazyCompile:*f a.js:3:1");
+	put_lines_at(0x7000, 0x40, "node:internal/util"); /* inlined */
+	put_load(0x7000, 16, "LazyCompile:*f a.js:3:1");
 	ck_assert_int_eq(jit_open(maker_memfd(dump, dump_bytes), JIT_DUMP, &jit), 0);
 	expect_line(0x1000, "small", "/src/a.js", 10);
 	expect_line(0x100f, "small", "/src/a.js", 11);
@@ -252,6 +260,10 @@ START_TEST(v8s_jitdump)
 	expect_line(0x2008, "large", "", 11);
 	expect_line(0x3000, "other", "", 0);
 	expect_line(0x3010, "other", "/src/a.js", 10);
+	expect_line(0x4000, "LazyCompile:*f /src/a.js:3:1", "", 10);
+	expect_line(0x5000, "LazyCompile:*f a.js:3:1", "a.js", 10);
+	expect_line(0x6000, "LazyCompile:*f a.js:3:1", "", 10);
+	expect_line(0x7000, "LazyCompile:*f a.js:3:1", "node:internal/util", 10);
 }
 END_TEST
 
