@@ -112,7 +112,7 @@ static __attribute__((always_inline)) inline int unwind_step_frame_pointer(struc
 	struct unwind_frame frame = {0, 0};
 	int end = STACK_END_NO_UNWIND_INFO;
 	if (found == UNWIND_NOWHERE)
-		end = STACK_END_BAD_RETURN_ADDRESS;
+		end = tables->outdated ? STACK_END_TABLES_NOT_READY : STACK_END_BAD_RETURN_ADDRESS;
 	else if (window->place.kind == UNWIND_CODE_REFUSED)
 		end = STACK_END_TABLE_REFUSED;
 	else if (window->place.kind == UNWIND_CODE_PENDING)

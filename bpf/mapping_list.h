@@ -19,7 +19,8 @@ struct unwind_list_header {
 	__u32 n_entries; /* at least 1 */
 	__u32 n_pages;   /* of entries */
 	__u64 serial; /* no other list of this daemon has or had it; what was found by a list may be remembered under it. 0: may not */
-	__u64 reserved[5];
+	__u64 exec_pages; /* mm->exec_vm when they were read */
+	__u64 reserved[4];
 	__u64 first[UNWIND_LIST_MAX_PAGES]; /* start of the first entry of page 1 + i */
 };
 

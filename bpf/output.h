@@ -100,13 +100,14 @@ static bool is_news(const struct record *record)
 		return true;
 	}
 	bool aged = record->flags & RECORD_TABLE_AGED && now >= last->woken_ns + NEWS_AGED_REST_NS;
-	if ((!changed && !aged) || now < last->woken_ns + NEWS_REST_NS)
-		return false;
-	if (!aged && !NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)
+	if (!changed && !aged)
 		return false;
 	/* Memory that is writable too the kernel does not count as executable: that a JIT runs code in it shows when a walk comes upon that. */
 	bool code = NEWS_IS_EXECUTABLE(changed) || record->user_end == STACK_END_BAD_RETURN_ADDRESS;
-	if (!aged && !code && now < last->woken_ns + NEWS_MAPPINGS_REST_NS)
+	__u64 rest_ns = aged || NEWS_IS_EXEC(changed) ? NEWS_REST_NS : code ? NEWS_CODE_REST_NS : NEWS_MAPPINGS_REST_NS;
+	if (now < last->woken_ns + rest_ns)
+		return false;
+	if (!aged && !NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)
 		return false;
 	last->seen = seen;
 	last->woken_ns = now;

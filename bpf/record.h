@@ -154,6 +154,7 @@ struct news {
 #define NEWS_IS_EXECUTABLE(changed) ((changed) >> 20 != 0)
 enum {
 	NEWS_REST_NS = 50000000,       /* between two wake-ups for one target */
+	NEWS_CODE_REST_NS = 4000000,   /* when executable mappings came: how often, the daemon says (quiet_until_ns) */
 	NEWS_AGED_REST_NS = 200000000, /* when only its barrier-lock table is no longer as the daemon found it */
 	NEWS_MAPPINGS_REST_NS =
 		1000000000, /* when only mappings that are not executable, or not known to be, came and went */

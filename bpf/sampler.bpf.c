@@ -190,6 +190,7 @@ static void take_tables(struct unwind_tables *tables, struct task_struct *task, 
 	if (mm && uprobes_met(task))
 		tables->hijacker = BPF_CORE_READ(mm, uprobes_state.xol_area, vaddr);
 	tables->ready = header && mm && header->program == mm->start_stack;
+	tables->outdated = tables->ready && header->exec_pages != mm->exec_vm;
 	tables->serial = header ? header->serial : 0;
 }
 

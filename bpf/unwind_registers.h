@@ -36,6 +36,7 @@ struct unwind_tables {
 	__u32 list;     /* its mapping list */
 	__u64 serial;   /* of the list, under which rules are remembered; 0: none are */
 	__u32 ready;    /* 0: there is no list, or it is another program's: only frame pointers are followed */
+	__u32 outdated; /* executable mappings came or went since the list was made */
 	__u64 hijacker; /* to which the kernel has functions return that it watches (uretprobes); 0: none */
 	__u64 stack_lo, stack_hi; /* bounds of the stack that is walked; both 0: not known */
 };

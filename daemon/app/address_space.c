@@ -8,8 +8,10 @@
 #include "model/sample.h"
 
 enum {
-	MIN_INTERVAL_MS = 50,
+	MIN_INTERVAL_MS = 4, /* after a rest: a program that opens a library opens others behind it */
+	CHANGING_INTERVAL_MS = 50,
 	MAX_INTERVAL_MS = 2000,
+	REST_MS = 1000,      /* without a snapshot, or the wish for one */
 	MAX_VERSIONS = 4096, /* a program that execs or remaps more often than that keeps the last one's names */
 	MAX_MIB = 16,        /* of snapshots, besides the newest */
 };
@@ -177,9 +179,11 @@ int address_space_update(struct address_space *space, uint32_t version, struct m
 	struct maps *merged = NULL;
 	int r = old ? maps_merge(old, maps, &merged) : 0;
 	bool changed = !old || r == -EEXIST || (merged && merged->n != old->n);
-	space->interval_ns = changed ? MIN_INTERVAL_MS * NS_PER_MS : space->interval_ns * 2;
-	if (space->interval_ns > MAX_INTERVAL_MS * NS_PER_MS)
-		space->interval_ns = MAX_INTERVAL_MS * NS_PER_MS;
+	uint64_t longest_ns = (changed ? CHANGING_INTERVAL_MS : MAX_INTERVAL_MS) * NS_PER_MS;
+	bool rested = now_ns > space->next_ns + REST_MS * NS_PER_MS;
+	space->interval_ns = rested ? MIN_INTERVAL_MS * NS_PER_MS : space->interval_ns * 2;
+	if (space->interval_ns > longest_ns)
+		space->interval_ns = longest_ns;
 	space->next_ns = now_ns + space->interval_ns;
 	if (r == -EEXIST && unsure) /* an exec before the first record */
 		return replace(space, 0, maps);

@@ -22,7 +22,7 @@ struct address_space {
 	uint64_t exec_id;
 	uint32_t exec_pages, map_count;
 	uint64_t next_ns;     /* no snapshot before this moment */
-	uint64_t interval_ns; /* between snapshots: grows while they find nothing new */
+	uint64_t interval_ns; /* between snapshots: grows, and further while they find nothing new */
 };
 
 void address_space_init(struct address_space *space);

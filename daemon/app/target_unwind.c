@@ -108,8 +108,8 @@ static void work_unwind(void *context)
 		}
 		job->incomplete = job->incomplete || mappings[i].kind == UNWIND_CODE_PENDING;
 	}
-	job->result = unwind_maps_show(target->pipeline->unwind_maps, target->slot, maps->program, mappings, maps->n,
-				       &target->unwind.list);
+	job->result = unwind_maps_show(target->pipeline->unwind_maps, target->slot, maps->program, maps->exec_pages,
+				       mappings, maps->n, &target->unwind.list);
 	for (size_t i = 0; i < maps->n; i++)
 		loaded_table_unref(mappings[i].table);
 } /* _cleanup_ frees them. NOLINT(clang-analyzer-unix.Malloc) */

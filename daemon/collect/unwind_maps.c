@@ -194,8 +194,8 @@ static uint64_t next_serial(struct unwind_maps *maps)
 }
 
 /* The pages of a list, which the caller frees. */
-static uint8_t *make_pages(uint64_t program, uint64_t serial, const struct unwind_mapping *mappings, uint32_t n,
-			   uint32_t entry_pages)
+static uint8_t *make_pages(uint64_t program, uint64_t exec_pages, uint64_t serial,
+			   const struct unwind_mapping *mappings, uint32_t n, uint32_t entry_pages)
 {
 	uint8_t *pages = calloc(1 + (size_t)entry_pages, UNWIND_LIST_PAGE_BYTES);
 	if (!pages)
@@ -203,6 +203,7 @@ static uint8_t *make_pages(uint64_t program, uint64_t serial, const struct unwin
 	struct unwind_list_header *header = (void *)pages;
 	struct unwind_list_entry *entries = (void *)(pages + UNWIND_LIST_PAGE_BYTES);
 	header->program = program;
+	header->exec_pages = exec_pages;
 	header->serial = serial;
 	header->n_entries = n;
 	header->n_pages = entry_pages;
@@ -227,14 +228,14 @@ static int take_tables(struct unwind_list *list, const struct unwind_mapping *ma
 	return 0;
 }
 
-int unwind_maps_show(struct unwind_maps *maps, uint16_t slot, uint64_t program, const struct unwind_mapping *mappings,
-		     size_t n_mappings, struct unwind_list *list)
+int unwind_maps_show(struct unwind_maps *maps, uint16_t slot, uint64_t program, uint64_t exec_pages,
+		     const struct unwind_mapping *mappings, size_t n_mappings, struct unwind_list *list)
 {
 	if (n_mappings == 0 || program == 0)
 		return -EINVAL;
 	uint32_t n = n_mappings < UNWIND_LIST_MAX_ENTRIES ? (uint32_t)n_mappings : UNWIND_LIST_MAX_ENTRIES;
 	uint32_t entry_pages = (n + UNWIND_PAGE_ENTRIES - 1) / UNWIND_PAGE_ENTRIES;
-	_cleanup_free_ uint8_t *pages = make_pages(program, next_serial(maps), mappings, n, entry_pages);
+	_cleanup_free_ uint8_t *pages = make_pages(program, exec_pages, next_serial(maps), mappings, n, entry_pages);
 	if (!pages)
 		return -ENOMEM;
 	int r = unwind_maps_reserve(maps, &maps->list_pages, 1 + entry_pages);

@@ -64,10 +64,10 @@ struct unwind_list {
 };
 
 /* Shows the slot's samples these mappings, which ascend, in place of *list, and lets that go. Takes references of its own to the tables.
- * program: struct maps. Mappings beyond UNWIND_LIST_MAX_ENTRIES are left out. On failure *list stays, and is shown. -EINVAL: no mappings,
+ * program, exec_pages: struct maps. Mappings beyond UNWIND_LIST_MAX_ENTRIES are left out. On failure *list stays, and is shown. -EINVAL: no mappings,
  * or no program; -ENOSPC; -ENOMEM; -errno of bpf(2). */
-int unwind_maps_show(struct unwind_maps *maps, uint16_t slot, uint64_t program, const struct unwind_mapping *mappings,
-		     size_t n, struct unwind_list *list);
+int unwind_maps_show(struct unwind_maps *maps, uint16_t slot, uint64_t program, uint64_t exec_pages,
+		     const struct unwind_mapping *mappings, size_t n, struct unwind_list *list);
 /* Shows nothing any more. The slot must not belong to anybody else yet. Waits no longer than a look at the kernel takes. */
 void unwind_maps_hide(struct unwind_maps *maps, uint16_t slot, const struct unwind_list *list);
 /* Lets go what is not shown any more. */

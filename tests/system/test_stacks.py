@@ -16,6 +16,7 @@ HZ = 10303  # a second has enough samples
 SAMPLES = 10000
 WHOLE = 0.999
 WHOLE_OF_A_JIT = 0.99  # of the samples that are counted
+JUST_LOADED = 0.01  # of the samples: the most that a library may take that was loaded a moment before
 
 
 def begins_in_loader(outermost):
@@ -55,7 +56,7 @@ class Stacks(harness.Case, Foreign):
 
     def judge(self, name, pid, at_least=WHOLE, roots=frozenset()):
         """The share of whole stacks, of SAMPLES and more. Left out, and printed beside it: stacks that end in code that a JIT made, which nothing describes, and
-        where no frame pointer leads on. A frame pointer of zero ends a stack (`root`), and is not believed here: what is not walked to its end by tables may be short,
+        where no frame pointer leads on; and, at most JUST_LOADED, those of what was loaded a moment before. A frame pointer of zero ends a stack (`root`), and is not believed here: what is not walked to its end by tables may be short,
         unless it ends where a process begins in ld.so, or in one of `roots`: nobody calls them though no table says so."""
         self.daemon.attach(pid, HZ)
         before = self.settled_ends(pid)
@@ -76,11 +77,13 @@ class Stacks(harness.Case, Foreign):
                     ends[end] += n
         after = self.ends(pid)
         self.daemon.ok("detach", pid)
+        just_loaded = ends.pop("tables_not_ready", 0) + excluded.pop("tables_not_ready", 0)
         ends["root"] = round(total * (after.get("root", 0) - before.get("root", 0)) / (sum(after.values()) - sum(before.values()))) - rooted
         ends += collections.Counter()  # without what is not there
-        counted = total - excluded.total()
+        counted = total - excluded.total() - just_loaded
         whole = counted - ends.total()
-        self.table.append((name, total, whole / counted, whole / total, dict(ends), dict(excluded), before.get("tables_not_ready", 0)))
+        self.table.append((name, total, whole / counted, whole / total, dict(ends), dict(excluded), before.get("tables_not_ready", 0) + just_loaded))
+        self.assertLessEqual(just_loaded / total, JUST_LOADED, name)
         self.assertGreaterEqual(whole / counted, at_least, f"{name}: {ends} {excluded}")
 
     def test_python(self):

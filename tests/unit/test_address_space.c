@@ -189,6 +189,37 @@ START_TEST(a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program)
 }
 END_TEST
 
+/* The moment at which it was due. */
+static uint64_t update_when_due(uint64_t now_ns, const char *name)
+{
+	static uint32_t exec_pages = 1000;
+	note(1, exec_pages++);
+	while (!address_space_due(&space, now_ns))
+		now_ns += NS_PER_MS;
+	ck_assert_int_eq(address_space_update(&space, address_space_begin(&space),
+					      maps_of(exec_pages * 100, exec_pages * 100 + 50, name), now_ns),
+			 0);
+	return now_ns;
+}
+
+START_TEST(intervals_are_short_after_a_rest)
+{
+	attach("a");
+	for (uint64_t begin_ns = 2 * NS_PER_S; begin_ns < 10 * NS_PER_S; begin_ns += 3 * NS_PER_S) {
+		uint64_t at[8] = {begin_ns};
+		for (int i = 1; i < 8; i++)
+			at[i] = update_when_due(at[i - 1], "library");
+		ck_assert_uint_eq(at[1], begin_ns);
+		ck_assert_uint_le(at[2] - begin_ns, 5 * NS_PER_MS);
+		ck_assert_uint_le(at[4] - begin_ns,
+				  40 * NS_PER_MS); /* the fourth library of a few that are opened together */
+		ck_assert_uint_ge(at[7] - at[6],
+				  45 * NS_PER_MS); /* one that goes on and on is not followed so closely */
+	}
+	address_space_free(&space);
+}
+END_TEST
+
 START_TEST(intervals_grow_while_nothing_is_new)
 {
 	attach("a");
@@ -393,6 +424,6 @@ CHECK_MAIN("address_space", 60, names_that_depend_on_the_time, a_library_that_co
 	   an_exec_before_the_first_record_leaves_nothing_of_the_old_program,
 	   a_snapshot_from_beyond_an_exec_names_nothing_of_the_old_program, an_exec_opens_a_version_at_once,
 	   an_exec_is_told_apart_even_when_nothing_was_ever_read,
-	   a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program, intervals_grow_while_nothing_is_new,
-	   an_unknown_address_asks_when_mappings_have_changed, growth_is_bounded, memory_is_bounded,
-	   a_snapshot_outlives_the_space, a_snapshot_that_there_is_no_memory_for)
+	   a_snapshot_that_an_exec_overtook_names_nothing_of_the_new_program, intervals_are_short_after_a_rest,
+	   intervals_grow_while_nothing_is_new, an_unknown_address_asks_when_mappings_have_changed, growth_is_bounded,
+	   memory_is_bounded, a_snapshot_outlives_the_space, a_snapshot_that_there_is_no_memory_for)

@@ -30,6 +30,7 @@ static struct child {
 
 static struct sampler *sampler;
 static struct arming *arming;
+static uint64_t hush_ns; /* after a wake-up */
 static struct error err;
 static uint16_t slot;
 static int loop;
@@ -122,7 +123,7 @@ static void ignore(void *context, const struct record *record, size_t bytes)
 	++*(uint64_t *)context;
 }
 
-/* Drains at each wake-up, as the daemon does. How often that was; *ret_records of how many records. */
+/* Drains at each wake-up and looks at nothing for hush_ns, as the daemon does. How often that was; *ret_records of how many records. */
 static unsigned wakes_within(unsigned ms, uint64_t *ret_records)
 {
 	uint64_t end_ns = clock_monotonic_ns() + ms * NS_PER_MS, now_ns;
@@ -132,6 +133,7 @@ static unsigned wakes_within(unsigned ms, uint64_t *ret_records)
 		if (epoll_wait(loop, &event, 1, (int)((end_ns - now_ns) / NS_PER_MS) + 1) < 1)
 			break;
 		wakes++;
+		sampler_hush(sampler, slot, clock_monotonic_ns() + hush_ns);
 		sampler_drain(sampler, ignore, ret_records);
 	}
 	sampler_drain(sampler, ignore, ret_records);
@@ -178,7 +180,8 @@ static struct unwind_maps *show_mappings(struct unwind_list *list)
 	for (size_t i = 0; i < maps->n; i++)
 		mappings[i] = (struct unwind_mapping){
 			.start = maps->mappings[i].start, .end = maps->mappings[i].end, .kind = UNWIND_CODE_PLAIN};
-	ck_assert_int_eq(unwind_maps_show(unwind_maps, slot, maps->program, mappings, maps->n, list), 0);
+	ck_assert_int_eq(unwind_maps_show(unwind_maps, slot, maps->program, maps->exec_pages, mappings, maps->n, list),
+			 0);
 	maps_unref(maps);
 	file_registry_free(files);
 	return unwind_maps;
@@ -230,6 +233,10 @@ START_TEST(what_changes_all_the_time_wakes_now_and_then)
 	arming_start(arming);
 	ck_assert(wakes());
 	*child.command = CHURN_CODE;
+	unsigned followed = wakes_within(500, &records); /* as often as the daemon wants it, and as it can bear */
+	ck_assert_uint_ge(followed, 30);
+	ck_assert_uint_le(followed, 126);
+	hush_ns = 50 * NS_PER_MS;
 	unsigned of_code = wakes_within(1000, &records);
 	ck_assert_uint_ge(of_code, 3);
 	ck_assert_uint_le(of_code, 21);

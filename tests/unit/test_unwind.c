@@ -268,6 +268,8 @@ START_TEST(callers_in_no_code)
 	ck_assert_int_eq(walk(0, base + 64, MAX_FRAMES), STACK_END_ROOT);
 	expect_chain(3);
 	ck_assert_int_eq(walk(0, base + 65, MAX_FRAMES), STACK_END_BAD_RETURN_ADDRESS);
+	memory.outdated = true;
+	ck_assert_int_eq(walk(0, base + 65, MAX_FRAMES), STACK_END_TABLES_NOT_READY);
 	teardown();
 }
 END_TEST

@@ -92,7 +92,7 @@ static struct unwind_list show_one(uint16_t slot, struct loaded_table *table)
 	struct unwind_list list = {0};
 	const struct unwind_mapping mapping = {
 		.start = 0x1000, .end = 0x2000, .kind = UNWIND_CODE_TABLE, .table = table};
-	ck_assert_int_eq(unwind_maps_show(maps, slot, 1, &mapping, 1, &list), 0);
+	ck_assert_int_eq(unwind_maps_show(maps, slot, 1, 0, &mapping, 1, &list), 0);
 	loaded_table_unref(table);
 	return list;
 }
@@ -216,7 +216,7 @@ START_TEST(many_tables_of_one_list)
 						      .kind = UNWIND_CODE_TABLE,
 						      .table = load(i + 1, PAGE)};
 	for (size_t n = 1; n <= MANY; n += MANY - 1)
-		ck_assert_int_eq(unwind_maps_show(maps, 0, 1, mappings, n, &list), 0);
+		ck_assert_int_eq(unwind_maps_show(maps, 0, 1, 0, mappings, n, &list), 0);
 	ck_assert_uint_eq(n_shown(tables_fd, 100), MANY);
 	for (uint32_t i = 0; i < MANY; i++) {
 		ck_assert(shown(tables_fd, i, 0, page));
@@ -241,10 +241,10 @@ START_TEST(the_budget_holds)
 	ck_assert_ptr_null(more);
 	ck_assert_uint_eq(figures().refused, 1);
 	struct loaded_table *second = load(2, 4 * PAGE);
-	ck_assert_int_eq(unwind_maps_show(maps, 0, 1, &mapping, 1, &list), -ENOSPC); /* takes two */
+	ck_assert_int_eq(unwind_maps_show(maps, 0, 1, 0, &mapping, 1, &list), -ENOSPC); /* takes two */
 	ck_assert_uint_eq(figures().refused, 2);
 	loaded_table_unref(first);
-	ck_assert_int_eq(unwind_maps_show(maps, 0, 1, &mapping, 1, &list), 0);
+	ck_assert_int_eq(unwind_maps_show(maps, 0, 1, 0, &mapping, 1, &list), 0);
 	ck_assert_uint_eq(figures().list_bytes, 2 * PAGE);
 	unwind_maps_hide(maps, 0, &list);
 	unwind_list_release(maps, &list);
@@ -271,12 +271,13 @@ START_TEST(a_list_is_replaced_as_a_whole)
 						      .file_offset = 0x3000 + i,
 						      .kind = UNWIND_CODE_TABLE,
 						      .table = i == 200 ? other : table};
-	ck_assert_int_eq(unwind_maps_show(maps, 3, 0xabc, mappings, MAPPINGS, &list), 0);
+	ck_assert_int_eq(unwind_maps_show(maps, 3, 0xabc, 77, mappings, MAPPINGS, &list), 0);
 	loaded_table_unref(other); /* the list's are left */
 	loaded_table_unref(table);
 	ck_assert_uint_eq(figures().tables, 2);
 	ck_assert(shown(lists_fd, 3, 0, &header));
 	ck_assert_uint_eq(header.program, 0xabc);
+	ck_assert_uint_eq(header.exec_pages, 77);
 	uint64_t serial = header.serial;
 	ck_assert_uint_ne(serial, 0);
 	ck_assert_uint_eq(header.n_entries, MAPPINGS);
@@ -289,15 +290,16 @@ START_TEST(a_list_is_replaced_as_a_whole)
 	ck_assert_uint_eq(entry->start + entry->bias, mappings[200].file_offset);
 	ck_assert_uint_eq(entry->table, 0);
 	ck_assert_uint_eq(entries[0].table, 1);
-	ck_assert_int_eq(unwind_maps_show(maps, 3, 0xdef, mappings, 100, &list), 0); /* without the other table */
+	ck_assert_int_eq(unwind_maps_show(maps, 3, 0xdef, 88, mappings, 100, &list), 0); /* without the other table */
 	ck_assert(shown(lists_fd, 3, 0, &header));
 	ck_assert_uint_eq(header.program, 0xdef);
+	ck_assert_uint_eq(header.exec_pages, 88);
 	ck_assert_uint_ne(header.serial, serial); /* what was found by the other does not hold */
 	ck_assert_uint_ne(header.serial, 0);
 	ck_assert_uint_eq(figures().kept_bytes, PAGE);
 	ck_assert_uint_eq(figures().lists, 1);
-	ck_assert_int_eq(unwind_maps_show(maps, 3, 0, mappings, 100, &list), -EINVAL);
-	ck_assert_int_eq(unwind_maps_show(maps, 3, 1, mappings, 0, &list), -EINVAL);
+	ck_assert_int_eq(unwind_maps_show(maps, 3, 0, 1, mappings, 100, &list), -EINVAL);
+	ck_assert_int_eq(unwind_maps_show(maps, 3, 1, 1, mappings, 0, &list), -EINVAL);
 	ck_assert(shown(lists_fd, 3, 0, &header)); /* as it was */
 	ck_assert_uint_eq(header.program, 0xdef);
 	unwind_maps_hide(maps, 3, &list);

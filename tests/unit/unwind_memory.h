@@ -26,7 +26,7 @@ struct recorded_memory {
 	const struct recorded_table *tables;
 	__u32 n_tables;
 	__u64 stack_lo, stack_hi;
-	bool not_ready;
+	bool not_ready, outdated;
 	__u64 hijacker, hijacked_slot, original;
 	__u64 thread_pointer;
 	unsigned reads;
@@ -93,6 +93,7 @@ static inline enum stack_end unwind_walk(struct unwind_registers registers, stru
 					 __u64 *frames, size_t max, size_t *ret_n)
 {
 	const struct unwind_tables tables = {.ready = !memory->not_ready,
+					     .outdated = memory->outdated,
 					     .hijacker = memory->hijacker,
 					     .stack_lo = memory->stack_lo,
 					     .stack_hi = memory->stack_hi};
