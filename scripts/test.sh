@@ -105,8 +105,9 @@ check_format() { # names the files; what clang-format would change is for `clang
 	[ -z "$wrong" ] || printf '%s\n' "run clang-format -i on:" "$wrong"
 	[ -z "$wrong" ]
 }
+# With lines alone as debug information, which takes a tenth off the time.
 build() { # PRESET FOLDER
-	cmake --preset "$1" -B "$2" >"$logs/configure-$1" 2>&1 || {
+	cmake --preset "$1" -B "$2" -DCMAKE_C_FLAGS_RELWITHDEBINFO="-O2 -g1 -DNDEBUG" -DCMAKE_C_FLAGS_DEBUG="-g1" >"$logs/configure-$1" 2>&1 || {
 		cat "$logs/configure-$1"
 		return 1
 	}
