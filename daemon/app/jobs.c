@@ -243,19 +243,20 @@ void jobs_free(struct jobs *jobs)
 	free(jobs);
 }
 
-void jobs_leave(struct jobs *jobs, unsigned wait_ms)
+bool jobs_leave(struct jobs *jobs, unsigned wait_ms)
 {
 	struct timespec until;
 	if (!jobs)
-		return;
+		return true;
 	clock_gettime(CLOCK_MONOTONIC, &until);
 	until.tv_sec += (time_t)(wait_ms / 1000 + 1); /* rounded up */
 	if (stop_threads(jobs, &until)) {
 		jobs_free(jobs);
-		return;
+		return true;
 	}
 	finish_all(jobs);
 	event_free(TAKE_PTR(jobs->finished_event)); /* the base goes; the descriptor is still written to */
+	return false;
 }
 
 static void wait_in_lane(struct lane *lane, enum job_order order, struct job *job)

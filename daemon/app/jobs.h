@@ -25,8 +25,8 @@ void jobs_stop(struct jobs *jobs);
 /* Stops, and frees. NULL is fine. */
 void jobs_free(struct jobs *jobs);
 /* For jobs that may never come back, when the process is about to end: as jobs_free, but waits for at most so long. What still runs then is left behind, done is never called
- * for it, and all that it uses must stay. NULL is fine. */
-void jobs_leave(struct jobs *jobs, unsigned wait_ms);
+ * for it, and all that it uses must stay. True: nothing does. NULL is fine. */
+bool jobs_leave(struct jobs *jobs, unsigned wait_ms);
 enum job_order {
 	JOB_LAST,
 	JOB_FIRST, /* before those that wait in the lane: the second half of a job, from its done */

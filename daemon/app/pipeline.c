@@ -445,8 +445,10 @@ void pipeline_free(struct pipeline *pipeline)
 		return;
 	/* The process ends after this: what jobs and pulls still hold goes with it. First those who call, then what they call. */
 	serve_free(pipeline->serve);
-	jobs_leave(pipeline->lookers, LOOKERS_LEAVE_MS); /* a process may keep its reader for good */
-	jobs_leave(pipeline->python_readers, LOOKERS_LEAVE_MS);
+	symbolize_end(pipeline->symbolize);
+	/* A process may keep whoever reads its memory for good. */
+	bool all_came_back = jobs_leave(pipeline->lookers, LOOKERS_LEAVE_MS);
+	all_came_back &= jobs_leave(pipeline->python_readers, LOOKERS_LEAVE_MS);
 	jobs_stop(pipeline->builders);
 	jobs_stop(pipeline->control);
 	for (size_t slot = 0; slot < MAX_TARGET_SLOTS; slot++)
@@ -471,6 +473,8 @@ void pipeline_free(struct pipeline *pipeline)
 		event_free(pipeline->keep_timer);
 	if (pipeline->trim_timer)
 		event_free(pipeline->trim_timer);
+	if (!all_came_back) /* they may yet do so, and then use any of this */
+		return;
 	symbolize_free(pipeline->symbolize);
 	unwind_maps_free(pipeline->unwind_maps);
 	sampler_free(pipeline->sampler);

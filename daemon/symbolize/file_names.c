@@ -82,6 +82,11 @@ void file_names_free(struct file_names *names)
 	free(names);
 }
 
+void file_names_end(const struct file_names *names)
+{
+	reader_end(names->reader);
+}
+
 void file_names_get_status(const struct file_names *names, struct symbolize_status *ret)
 {
 	struct reader_status reader;

@@ -1,5 +1,6 @@
 /* Names at offsets of files, by the cache and the reader, and what is remembered about each file: whether the reader has it open, whether
- * it can ever have names, and how long it is left alone after it crashed or hung the reader. Not thread-safe, except file_names_get_status. */
+ * it can ever have names, and how long it is left alone after it crashed or hung the reader. Not thread-safe, except file_names_get_status and
+ * file_names_end. */
 #pragma once
 #include <stdint.h>
 
@@ -13,7 +14,8 @@ struct opener;
 
 /* opener is borrowed. NULL: out of memory. */
 struct file_names *file_names_new(const struct symbolize_options *options, struct opener *opener);
-void file_names_free(struct file_names *names);                                           /* NULL is fine */
+void file_names_free(struct file_names *names);      /* NULL is fine */
+void file_names_end(const struct file_names *names); /* reader_end(); thread: any */
 void file_names_get_status(const struct file_names *names, struct symbolize_status *ret); /* thread: any */
 
 /* A file that is asked about. */

@@ -5,7 +5,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -20,6 +22,7 @@ struct reader {
 	uint64_t timeout_ns;
 	struct child child;
 	int socket; /* -1: no process */
+	int end;    /* eventfd: readable once reader_end was called */
 	uint64_t sequence;
 	unsigned failures; /* since the last good reply */
 	uint64_t start_not_before_ns;
@@ -39,7 +42,11 @@ struct reader *reader_new(const char *path, unsigned timeout_ms)
 	if (!reader)
 		return NULL;
 	reader->path = strdup(path);
-	if (!reader->path) {
+	reader->end = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!reader->path || reader->end < 0) {
+		if (reader->end >= 0)
+			close(reader->end);
+		free(reader->path);
 		free(reader);
 		return NULL;
 	}
@@ -65,8 +72,22 @@ void reader_free(struct reader *reader)
 		return;
 	stop(reader);
 	child_release(&reader->child);
+	close(reader->end);
 	free(reader->path);
 	free(reader);
+}
+
+void reader_end(const struct reader *reader)
+{
+	uint64_t one = 1;
+	ssize_t written = write(reader->end, &one, sizeof(one)); /* cannot fail: the counter is far from full */
+	(void)written;
+}
+
+static bool is_ending(const struct reader *reader)
+{
+	struct pollfd event = {.fd = reader->end, .events = POLLIN};
+	return poll(&event, 1, 0) > 0;
 }
 
 void reader_get_status(const struct reader *reader, struct reader_status *ret)
@@ -93,7 +114,7 @@ static void fail(struct reader *reader)
 
 static int start(struct reader *reader)
 {
-	if (clock_monotonic_ns() < reader->start_not_before_ns)
+	if (clock_monotonic_ns() < reader->start_not_before_ns || is_ending(reader))
 		return -EAGAIN;
 	int socket = -1;
 	int r = child_start(&reader->child, reader->path, &socket);
@@ -108,17 +129,18 @@ static int start(struct reader *reader)
 	return 0;
 }
 
-/* 0: the socket is readable or hung up; -ETIME. */
+/* 0: the socket is readable or hung up; -ETIME; -ECANCELED: nobody waits any more. */
 static int wait_readable(const struct reader *reader, uint64_t until_ns)
 {
 	for (;;) {
 		uint64_t now_ns = clock_monotonic_ns();
 		uint64_t wait_ns = until_ns > now_ns ? until_ns - now_ns : 0;
 		uint64_t wait_ms = (wait_ns + NS_PER_MS - 1) / NS_PER_MS;
-		struct pollfd event = {.fd = reader->socket, .events = POLLIN};
-		int n = poll(&event, 1, wait_ms > INT32_MAX ? INT32_MAX : (int)wait_ms);
+		struct pollfd events[] = {{.fd = reader->socket, .events = POLLIN},
+					  {.fd = reader->end, .events = POLLIN}};
+		int n = poll(events, 2, wait_ms > INT32_MAX ? INT32_MAX : (int)wait_ms);
 		if (n > 0)
-			return 0;
+			return events[1].revents ? -ECANCELED : 0;
 		if (n == 0 && wait_ns == 0)
 			return -ETIME;
 		if (n < 0 && errno != EINTR)

@@ -1,5 +1,6 @@
 /* The process sprofd-elf: started when first needed, spoken to one request at a time, killed and reaped when it does not answer, answers
- * nonsense or dies; restarted, after several failures in a row with back-off. Not thread-safe, except reader_get_status. */
+ * nonsense or dies; restarted, after several failures in a row with back-off. Not thread-safe, except reader_get_status and
+ * reader_end. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
@@ -17,6 +18,8 @@ struct reader_status {
 /* Copies path. timeout_ms bounds each request. NULL: out of memory. */
 struct reader *reader_new(const char *path, unsigned timeout_ms);
 void reader_free(struct reader *reader); /* kills and reaps the process; NULL is fine */
+/* For good: the request that is under way fails at once, and so do all that come. thread: any */
+void reader_end(const struct reader *reader);
 void reader_get_status(const struct reader *reader, struct reader_status *ret); /* thread: any */
 
 /* Changes with every process: files that were opened in another one are not open. 0: none runs. */

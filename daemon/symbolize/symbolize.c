@@ -64,6 +64,12 @@ void symbolize_free(struct symbolize *symbolize)
 	free(symbolize);
 }
 
+void symbolize_end(struct symbolize *symbolize)
+{
+	if (symbolize)
+		file_names_end(symbolize->files);
+}
+
 void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret)
 {
 	file_names_get_status(symbolize->files, ret);

@@ -36,6 +36,8 @@ struct symbolize_status {
 enum { SYMBOLIZE_VDSO_FILE_ID = 0 };
 
 int symbolize_new(const struct symbolize_options *options, struct symbolize **ret, struct error *err);
+/* From now on nobody waits for the reader: what it was asked fails at once, and all that is asked later. NULL is fine. */
+void symbolize_end(struct symbolize *symbolize);
 void symbolize_free(struct symbolize *symbolize); /* ends the reader and reaps it */
 
 /* Completes the profile: lines of the locations, build_id and has_* of the mappings, missing_names. Never fails as a whole: what

@@ -202,6 +202,20 @@ class Process(Case):
         self.assertEqual(puller.returncode, 1)
         self.assertEqual(len(said.strip().splitlines()), 1, said)
 
+    def test_ends_while_the_reader_does_not_answer(self):
+        """What waits for it (CPython's symbols, unwind tables) waits no longer."""
+        daemon = Daemon(self)
+        daemon.attach(Target(self, "spin").pid)
+        reader, = harness.children_of(daemon.pid())
+        os.kill(reader, signal.SIGSTOP)
+        python = subprocess.Popen(["/usr/bin/python3", "-c", "while True: pass"])
+        self.addCleanup(harness.end, python)
+        harness.let_run(python.pid, 0.3)
+        daemon.attach(python.pid)
+        begin = time.monotonic()
+        self.assertEqual(daemon.stop(), 0, daemon.log())
+        self.assertLess(time.monotonic() - begin, 1.5)
+
     def test_the_reader_ends_with_a_killed_daemon(self):
         daemon = Daemon(self)
         target = Target(self, "spin")
