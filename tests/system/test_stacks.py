@@ -77,7 +77,7 @@ class Stacks(harness.Case, Foreign):
                     ends[end] += n
         after = self.ends(pid)
         self.daemon.ok("detach", pid)
-        just_loaded = ends.pop("tables_not_ready", 0) + excluded.pop("tables_not_ready", 0)
+        just_loaded = ends.pop("tables_not_ready", 0)
         ends["root"] = round(total * (after.get("root", 0) - before.get("root", 0)) / (sum(after.values()) - sum(before.values()))) - rooted
         ends += collections.Counter()  # without what is not there
         counted = total - excluded.total() - just_loaded
