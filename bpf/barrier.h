@@ -127,7 +127,7 @@ static inline int barrier_read_header(struct barrier_reader *reader, const struc
 		return STACK_END_TABLE_CHANGED; /* another one, at the same place */
 	if (MUTANT(ranges_version))
 		return 0;
-	/* The copy of the ranges is of that version. It is looked at again at the end: see walk_read_ranges. */
+	/* The copy of the ranges is of that version. */
 	if (header->range_end != table->ranges_version || header->range_begin != header->range_end)
 		return STACK_END_TABLE_CHANGED;
 	return 0;
@@ -152,12 +152,14 @@ BARRIER_FUNCTION int barrier_find_thread(struct barrier_reader *reader, const st
 	if (!reader || !table || !who)
 		return BARRIER_NO_THREAD;
 	__u32 cap = table->cap_thread;
-	__u32 n_probe = reader->header.n_probe;
 	if (cap == 0)
 		return BARRIER_NO_THREAD;
-	if (MUTANT(probe_first) && n_probe > 1)
-		n_probe = 1;
+	__u32 n_probe = 1; /* nearly all are at the first */
 	for (__u32 i = 0; i < SPROF_THREAD_PROBES; i++) {
+		if (i == 1 && !MUTANT(probe_first) &&
+		    barrier_read(reader, &n_probe, sizeof(n_probe),
+				 table->self_va + offsetof(struct sprof_header, n_probe)) < 0)
+			return BARRIER_UNREADABLE;
 		if (i >= n_probe)
 			break;
 		__u64 place = SPROF_THREAD_SLOT(who->tid, i, cap);

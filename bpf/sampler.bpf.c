@@ -217,7 +217,7 @@ static long attempt(__u32 i, struct walking *walking)
 	bpf_loop(WALK_STEPS, step, walking, 0);
 	if (walking->table) {
 		bpf_loop(walk->n_segments, read_version, walking, 0);
-		walk_read_ranges(walk, walking->table, NULL);
+		walk_check_table(walk, walking->table);
 	}
 	return 0;
 }

@@ -3,7 +3,7 @@
  * SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only
  *
  * walk_reset() forgets the last walk; walk_start() decides where to start; walk_step() is called until it returns nonzero, each time for one frame or one change of stack, and
- * at most WALK_STEPS times; walk_read_version() and walk_read_ranges() read the versions again. Where the first start gives nothing, walk_again() tells whether there is
+ * at most WALK_STEPS times; walk_read_version() reads a version again, walk_check_table() looks at the table as a whole. Where the first start gives nothing, walk_again() tells whether there is
  * another. All state is in struct walk. */
 #pragma once
 #include "bpf/walk_onward.h"
@@ -27,6 +27,16 @@ static inline void walk_leave_native(struct walk *walk)
 	walk->state = WALK_NEXT_STACK;
 }
 
+/* Whether no rule can apply to the frame of registers: it is on its stack, there is no other to come upon, and it runs in, and returns into, none of the table's
+ * ranges. So are nearly all frames. */
+static inline int walk_is_plain(const struct walk *walk, const struct table_config *table)
+{
+	const struct barrier_stack *stack = &walk->table.stack;
+	__u64 pc = walk->registers.pc;
+	return pc - table->code.lo > table->code.hi - table->code.lo && !(pc >> 47) && /* both ends count */
+	       walk->registers.sp - stack->lo <= stack->hi - stack->lo && !(walk->n_candidates | walk->stop_sp);
+}
+
 static inline void walk_frame(struct walk *walk, const struct table_config *table, void *memory)
 {
 	__u64 slot = 0;
@@ -38,7 +48,7 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 	__u32 exact = walk->registers.pc_is_exact;
 	/* All but the leaf are taken for return addresses, and looked up one below. */
 	walk_add_frame(walk, walk->n && exact ? pc + 1 : pc);
-	if (table && barrier_in_span(&table->stack_tops, exact ? pc : pc - 1) && !MUTANT(stack_top) &&
+	if (table && !walk->plain && barrier_in_span(&table->stack_tops, exact ? pc : pc - 1) && !MUTANT(stack_top) &&
 	    barrier_in_range(&walk->table, table, exact ? pc : pc - 1, BARRIER_KIND(STACK_TOP))) {
 		walk_close_segment(walk, STACK_END_TABLE_ROOT);
 		return;
@@ -58,7 +68,8 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 	}
 	if (end == UNWIND_GOES_ON && !table && walk->registers.pc >> 47)
 		end = STACK_END_BAD_RETURN_ADDRESS;
-	if (end == UNWIND_GOES_ON && table) {
+	walk->plain = end == UNWIND_GOES_ON && table && walk_is_plain(walk, table);
+	if (end == UNWIND_GOES_ON && table && !walk->plain) {
 		if (walk->n_candidates && walk_enters(walk, walk->registers.sp)) {
 			walk_leave_native(walk);
 			return;
@@ -125,19 +136,30 @@ static inline void walk_read_version(struct walk *walk, const struct table_confi
 	segment->version_end = MUTANT(version) ? segment->version_begin : version;
 }
 
-/* Section 8, ranges: those that the walk went by must still be there, or a trampoline that was added meanwhile might be among its frames. */
-static inline void walk_read_ranges(struct walk *walk, const struct table_config *table, void *memory)
+/* Nothing but the leaf is left of the walk. */
+static inline void walk_discard(struct walk *walk, __u32 end)
 {
-	__u64 version = 0;
-	if (!walk->thread_at || MUTANT(ranges_version) ||
-	    (unwind_read(&version, sizeof(version), table->self_va + offsetof(struct sprof_header, range_begin),
-			 memory) == 0 &&
-	     version == table->ranges_version))
+	__u32 leaf = walk->first;
+	if (walk->n && leaf < WALK_WORDS)
+		walk->registers.pc = walk->frames[leaf];
+	walk->n = walk->n_segments = walk->n_barriers = 0;
+	walk->next = WALK_NOWHERE;
+	walk->thread_at = 0;
+	python_not_passed(&walk->python);
+	walk_refuse(walk, SEGMENT_UNREADABLE, 0, end);
+}
+
+/* Section 8: the table must be the one that was checked, and have the ranges that the walk went by: otherwise a trampoline might be among its frames. Read last,
+ * so that one look serves for all that was read before. */
+static inline void walk_check_table(struct walk *walk, const struct table_config *table)
+{
+	if ((table->flags & TABLE_FOREIGN_PROCESS) && !MUTANT(foreign_process))
+		return;
+	int end = barrier_read_header(&walk->table, table);
+	if (!end)
 		return;
 	walk->flags |= RECORD_TABLE_AGED;
-	for (__u32 i = 0; i < RECORD_MAX_SEGMENTS; i++)
-		if (i < walk->n_segments && walk->segments[i].lock == SEGMENT_LOCKED)
-			walk->segments[i].version_end = walk->segments[i].version_begin - 1;
+	walk_discard(walk, (__u32)end);
 }
 
 /* Whether the leafmost walk came to nothing, and the libcall context is to be tried (rule 8): then walk_step is to be called again. */

@@ -172,12 +172,6 @@ static inline void walk_start(struct walk *walk, const struct table_config *tabl
 		walk_start_native(walk, table, 0, memory);
 		return;
 	}
-	int end = barrier_read_header(&walk->table, table);
-	if (end) {
-		walk->flags |= RECORD_TABLE_AGED;
-		walk_refuse(walk, SEGMENT_UNREADABLE, 0, (__u32)end);
-		return;
-	}
 	switch (barrier_find_thread(&walk->table, table, who)) {
 	case BARRIER_UNREADABLE:
 		walk_refuse(walk, SEGMENT_UNREADABLE, 0, STACK_END_TABLE_NOT_RESIDENT);

@@ -43,6 +43,7 @@ struct walk {
 	__u32 n_segments, n_barriers;
 	__u32 flags;                 /* enum record_flag */
 	__u32 n_candidates, entered; /* entered: the candidate that was come upon */
+	__u32 plain;                 /* what walk_is_plain said of registers; 0: not asked yet */
 	__u64 thread_at;             /* address of the thread's record; 0: none */
 	__u64 stop_sp;               /* where native code on its managed caller's own stack ends; 0: it is on another */
 	struct walk_candidate candidates[WALK_CANDIDATES];
@@ -64,7 +65,7 @@ static inline void walk_reset(struct walk *walk)
 	walk->n = walk->first = 0;
 	walk->next = WALK_NOWHERE;
 	walk->n_segments = walk->n_barriers = walk->n_candidates = 0;
-	walk->flags = 0;
+	walk->flags = walk->plain = 0;
 	walk->thread_at = walk->stop_sp = 0;
 	walk->table.stack.address = walk->table.stack.lo = walk->table.stack.hi = 0;
 	walk->table.entry = ~0ull;
@@ -111,6 +112,7 @@ static inline int walk_open_segment(struct walk *walk, __u8 kind, __u8 lock, __u
 	segment->version_begin = lock == SEGMENT_LOCKED ? stack->version : 0;
 	segment->version_end = 0;
 	walk->n_segments = i + 1;
+	walk->plain = 0;
 	walk->state = WALK_FRAME;
 	return 1;
 }

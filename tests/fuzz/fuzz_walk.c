@@ -146,7 +146,7 @@ static void walk_on(struct walk *walk, const struct table_config *config, struct
 			break;
 	for (uint32_t i = walk->n_segments; i-- > 0;)
 		walk_read_version(walk, config, i, memory);
-	walk_read_ranges(walk, config, memory);
+	walk_check_table(walk, config);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)

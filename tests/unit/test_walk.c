@@ -798,7 +798,7 @@ START_TEST(ranges_that_change_during_the_walk)
 {
 	struct unwind_registers r = on_user();
 	when_read(user->words, sizeof(user->words), 0, add_range, NULL);
-	expect_stack(world_sample(r), STACK_END_STACK_CHANGED, FUNCTION(1), SAMPLE_FRAME_SYSTEM);
+	expect_stack(world_sample(r), STACK_END_TABLE_CHANGED, FUNCTION(1), SAMPLE_FRAME_SYSTEM);
 	ck_assert_uint_ne(world_walk.flags & RECORD_TABLE_AGED, 0);
 }
 END_TEST

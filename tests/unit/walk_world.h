@@ -238,7 +238,7 @@ static inline void world_finish(void)
 {
 	for (uint32_t i = world_walk.n_segments; i-- > 0;)
 		walk_read_version(&world_walk, &world_config, i, NULL);
-	walk_read_ranges(&world_walk, &world_config, NULL);
+	walk_check_table(&world_walk, &world_config);
 }
 
 static inline void world_steps(void)
