@@ -86,8 +86,8 @@ static __u32 add_tail(struct walk *walk, __u32 words)
 	return words + barriers;
 }
 
-/* Whether the daemon should look at this record soon. A target that changes all the time cannot wake it all the time. */
-static bool is_news(const struct record *record)
+/* Whether the daemon should look at this record soon. outdated: other code is mapped than the walk knew of. A target that changes all the time cannot wake it all the time. */
+static bool is_news(const struct record *record, bool outdated)
 {
 	struct news *last = &news[record->slot & (MAX_TARGET_SLOTS - 1)];
 	__u64 seen = NEWS_SEEN(record->exec_id, record->exec_pages, record->map_count);
@@ -103,7 +103,8 @@ static bool is_news(const struct record *record)
 	if (!changed && !aged)
 		return false;
 	/* Memory that is writable too the kernel does not count as executable: that a JIT runs code in it shows when a walk comes upon that. */
-	bool code = NEWS_IS_EXECUTABLE(changed) || record->user_end == STACK_END_BAD_RETURN_ADDRESS;
+	bool code = NEWS_IS_EXECUTABLE(changed) || record->user_end == STACK_END_BAD_RETURN_ADDRESS ||
+		    (record->user_end == STACK_END_TABLES_NOT_READY && outdated);
 	__u64 rest_ns = aged || NEWS_IS_EXEC(changed) ? NEWS_REST_NS : code ? NEWS_CODE_REST_NS : NEWS_MAPPINGS_REST_NS;
 	if (now < last->woken_ns + rest_ns)
 		return false;
@@ -134,7 +135,8 @@ static enum outcome output(struct walk *walk, __u32 n_kernel, __u64 now_ns)
 	record->bytes = bytes;
 	record->time_ns = now_ns;
 	/* Waking the daemon for each record would cost more than the record: it is woken when there is much to read, or something new. */
-	bool wake = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes || is_news(record);
+	bool wake = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA) > ring_wakeup_bytes ||
+		    is_news(record, walk->tables.outdated);
 	__u64 wakeup = wake ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 	return bpf_ringbuf_output(&ring, record, bytes, wakeup) == 0 ? OUTCOME_CAPTURED : OUTCOME_RING_FULL;
 }

@@ -27,14 +27,23 @@ static inline void walk_leave_native(struct walk *walk)
 	walk->state = WALK_NEXT_STACK;
 }
 
-/* Whether no rule can apply to the frame of registers: it is on its stack, there is no other to come upon, and it runs in, and returns into, none of the table's
- * ranges. So are nearly all frames. */
-static inline int walk_is_plain(const struct walk *walk, const struct table_config *table)
+/* What the frame of registers is to the table. */
+enum walk_meets {
+	WALK_MEETS_SOMETHING, /* to be looked at closely */
+	WALK_MEETS_NOTHING, /* it is on its stack, there is no other to come upon, and its pc is in none of the table's ranges: no rule can apply */
+	WALK_MEETS_BARRIER, /* the same, but that the pc is the entry of a trampoline: rule 12 */
+};
+
+/* So that nearly all frames are done with in a few comparisons. */
+static inline __u32 walk_meets(const struct walk *walk, const struct table_config *table)
 {
 	const struct barrier_stack *stack = &walk->table.stack;
 	__u64 pc = walk->registers.pc;
-	return pc - table->code.lo > table->code.hi - table->code.lo && !(pc >> 47) && /* both ends count */
-	       walk->registers.sp - stack->lo <= stack->hi - stack->lo && !(walk->n_candidates | walk->stop_sp);
+	if (walk->registers.sp - stack->lo > stack->hi - stack->lo || (walk->n_candidates | walk->stop_sp))
+		return WALK_MEETS_SOMETHING;
+	if (pc == walk->table.entry && !walk->registers.pc_is_exact)
+		return WALK_MEETS_BARRIER;
+	return walk_is_outside(table, pc) && !(pc >> 47) ? WALK_MEETS_NOTHING : WALK_MEETS_SOMETHING;
 }
 
 static inline void walk_frame(struct walk *walk, const struct table_config *table, void *memory)
@@ -68,8 +77,11 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 	}
 	if (end == UNWIND_GOES_ON && !table && walk->registers.pc >> 47)
 		end = STACK_END_BAD_RETURN_ADDRESS;
-	walk->plain = end == UNWIND_GOES_ON && table && walk_is_plain(walk, table);
-	if (end == UNWIND_GOES_ON && table && !walk->plain) {
+	__u32 meets = end == UNWIND_GOES_ON && table ? walk_meets(walk, table) : WALK_MEETS_NOTHING;
+	walk->plain = meets == WALK_MEETS_NOTHING;
+	if (meets == WALK_MEETS_BARRIER)
+		end = walk_pass_barrier(walk, table, slot);
+	if (meets == WALK_MEETS_SOMETHING) {
 		if (walk->n_candidates && walk_enters(walk, walk->registers.sp)) {
 			walk_leave_native(walk);
 			return;

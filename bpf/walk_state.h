@@ -43,9 +43,9 @@ struct walk {
 	__u32 n_segments, n_barriers;
 	__u32 flags;                 /* enum record_flag */
 	__u32 n_candidates, entered; /* entered: the candidate that was come upon */
-	__u32 plain;                 /* what walk_is_plain said of registers; 0: not asked yet */
-	__u64 thread_at;             /* address of the thread's record; 0: none */
-	__u64 stop_sp;               /* where native code on its managed caller's own stack ends; 0: it is on another */
+	__u32 plain; /* registers are of a frame that meets nothing of the table's, see walk_meets(); 0: not known */
+	__u64 thread_at; /* address of the thread's record; 0: none */
+	__u64 stop_sp;   /* where native code on its managed caller's own stack ends; 0: it is on another */
 	struct walk_candidate candidates[WALK_CANDIDATES];
 	struct record_segment segments[RECORD_MAX_SEGMENTS];
 	__u64 barriers[WALK_FRAMES];

@@ -14,6 +14,12 @@ static inline int walk_may_be_trampoline(const struct table_config *table, __u64
 	return pc >= table->trampolines.lo && pc <= table->trampolines.hi;
 }
 
+/* Whether pc, or the address below it, is in none of the table's ranges. */
+static inline int walk_is_outside(const struct table_config *table, __u64 pc)
+{
+	return pc - table->code.lo > table->code.hi - table->code.lo;
+}
+
 /* Whether pc is what stands in hijacked slots. Nearly all barriers of a stack lead to the same trampoline. */
 static inline int walk_is_entry(struct walk *walk, const struct table_config *table, __u64 pc)
 {
@@ -33,7 +39,8 @@ static inline int walk_take_barrier(struct walk *walk, const struct table_config
 		return STACK_END_TOO_DEEP;
 	if (original_pc == 0 || original_pc >> 47 || i >= WALK_FRAMES)
 		return STACK_END_BARRIER_MISMATCH;
-	if (walk_may_be_trampoline(table, original_pc) &&
+	int outside = walk_is_outside(table, original_pc);
+	if (!outside && walk_may_be_trampoline(table, original_pc) &&
 	    (barrier_is_entry(table, original_pc) ||
 	     barrier_in_range(&walk->table, table, original_pc - 1, BARRIER_KIND(TRAMPOLINE))))
 		return STACK_END_BARRIER_MISMATCH;
@@ -43,6 +50,7 @@ static inline int walk_take_barrier(struct walk *walk, const struct table_config
 	walk->n_barriers = i + 1;
 	walk->registers.pc = original_pc;
 	walk->registers.pc_is_exact = 0;
+	walk->plain = (__u32)outside;
 	return UNWIND_GOES_ON;
 }
 

@@ -36,5 +36,5 @@ static inline void make_sample(struct made_sample *made, uint64_t shape, uint64_
 				       .n_user = n_user,
 				       .kernel = made->kernel,
 				       .user = made->user};
-	memcpy(made->sample.comm, comms[comm], strnlen(comms[comm], SAMPLE_COMM_BYTES));
+	memcpy(made->sample.comm, comms[comm], strlen(comms[comm]));
 }

@@ -168,7 +168,7 @@ extern void jump_unchecked(sigjmp_buf buf, int value) __asm__("siglongjmp");
 
 static void by_jumps(void)
 {
-	for (int i = 0;; i++) {
+	for (volatile int i = 0;; i++) {
 		ck_assert_ptr_eq(current(), fiber_place(0));
 		assert_waits(system_place(), fiber_place(0));
 		if (sigsetjmp(fiber_jump, i & 1) == 0)
