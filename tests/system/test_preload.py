@@ -36,7 +36,7 @@ class Preload(Case):
     def ends(self, daemon, pid):
         return {end["name"]: number(end, "count") for end in daemon.target(pid).get("stack_ends", [])}
 
-    def profile(self, process, ready=lambda: True):
+    def profile(self, process, ready=lambda: True, seconds=SECONDS):
         """({user frames: samples}, {end: samples}) from when the unwind tables are there."""
         daemon = Daemon(self)
         harness.wait_for(ready, 30, f"{process.args} is not ready")
@@ -44,7 +44,7 @@ class Preload(Case):
         daemon.attach(process.pid, HZ)
         time.sleep(1)
         before = self.ends(daemon, process.pid)
-        profile = daemon.pull(process.pid, SECONDS)
+        profile = daemon.pull(process.pid, seconds)
         after = self.ends(daemon, process.pid)
         self.table = daemon.ctl("table", process.pid)
         stacks = Counter()
@@ -95,7 +95,7 @@ class Preload(Case):
 
     def test_qemu_without(self):
         """The same, without: where the coroutine came from is not known."""
-        stacks, _ = self.profile(self.start(self.QEMU, preload=False))
+        stacks, _ = self.profile(self.start(self.QEMU, preload=False), seconds=1)
         self.assert_cut_short("qemu-img", stacks, 0.95)
 
     # --- PowerDNS Recursor: a fiber of Boost.Context for each question ---
@@ -148,7 +148,7 @@ class Preload(Case):
 
     def test_recursor_without(self):
         process, answers = self.recursor(preload=False)
-        stacks, _ = self.profile(process, lambda: answers[0] > 1000)
+        stacks, _ = self.profile(process, lambda: answers[0] > 1000, seconds=1)
         self.assert_cut_short("pdns_recursor", stacks, 0.7)
 
     # --- an example of Boost.Coroutine, in a loop: coroutines that resume one another ---

@@ -50,7 +50,7 @@ class Sources(Case, Foreign):
     def setUpClass(cls):
         cls.daemon = Daemon(cls)
 
-    def profile(self, pid, seconds=1):
+    def profile(self, pid, seconds=0.5):
         self.daemon.attach(pid, 999)
         harness.let_run(pid, seconds)
         return self.daemon.pull(pid)

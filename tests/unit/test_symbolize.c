@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/cleanup.h"
 #include "base/clock.h"
@@ -628,6 +629,28 @@ START_TEST(many_threads)
 }
 END_TEST
 
+START_TEST(nobody_waits_for_it_at_the_end)
+{
+	pthread_t thread;
+	start_with(FAKE_READER_PATH, 20000);
+	struct file *bad = intern_hostile("hang");
+	struct profile_location *in_bad = add_location(add_mapping(MAPPING_FILE, "/bad", file_ref(bad)), 8);
+	uint64_t begin_ns = clock_monotonic_ns();
+	ck_assert_int_eq(pthread_create(&thread, NULL, complete_one, profile), 0);
+	usleep(200000);
+	symbolize_end(symbolize);
+	ck_assert_int_eq(pthread_join(thread, NULL), 0);
+	expect(in_bad, NULL);
+	new_profile();
+	struct profile_location *good =
+		add_location(add_mapping(MAPPING_FILE, "/good", intern_made("good")), MAKER_TEXT);
+	complete(20000);
+	expect(good, NULL); /* nor is another started */
+	ck_assert_uint_lt(clock_monotonic_ns() - begin_ns, 10 * NS_PER_S);
+	file_unref(bad);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("symbolize");
@@ -653,6 +676,7 @@ int main(void)
 	tcase_add_loop_test(hostile, one_bad_file_costs_only_itself, 0, N_HOSTILE);
 	tcase_add_loop_test(hostile, hanging_file, 0, 2);
 	tcase_add_test(hostile, deadline_before_timeout);
+	tcase_add_test(hostile, nobody_waits_for_it_at_the_end);
 	tcase_add_test(hostile, many_bad_files_at_once);
 	suite_add_tcase(suite, hostile);
 	SRunner *runner = srunner_create(suite);
