@@ -145,6 +145,15 @@ static inline int barrier_same_start(const struct sprof_thread *thread, const st
 
 enum barrier_found { BARRIER_NO_THREAD, BARRIER_THREAD, BARRIER_UNREADABLE };
 
+/* Then no page of theirs need be there. */
+static inline int barrier_has_no_thread(const struct barrier_reader *reader, const struct table_config *table)
+{
+	__u32 n_probe = 1;
+	return barrier_read(reader, &n_probe, sizeof(n_probe),
+			    table->self_va + offsetof(struct sprof_header, n_probe)) == 0 &&
+	       n_probe == 0;
+}
+
 /* The record of the thread, in reader->thread. */
 BARRIER_FUNCTION int barrier_find_thread(struct barrier_reader *reader, const struct table_config *table,
 					 const struct barrier_thread *who)
@@ -165,7 +174,7 @@ BARRIER_FUNCTION int barrier_find_thread(struct barrier_reader *reader, const st
 		__u64 place = SPROF_THREAD_SLOT(who->tid, i, cap);
 		__u64 address = table->self_va + table->off_thread + place * table->thread_size;
 		if (barrier_read(reader, &reader->thread, BARRIER_THREAD_BYTES, address) < 0)
-			return BARRIER_UNREADABLE;
+			return i == 0 && barrier_has_no_thread(reader, table) ? BARRIER_NO_THREAD : BARRIER_UNREADABLE;
 		if (reader->thread.tid != who->tid)
 			continue;
 		reader->thread_at = address;

@@ -103,9 +103,11 @@ static bool is_news(const struct record *record, bool outdated)
 	if (!changed && !aged)
 		return false;
 	/* Memory that is writable too the kernel does not count as executable: that a JIT runs code in it shows when a walk comes upon that. */
-	bool code = NEWS_IS_EXECUTABLE(changed) || record->user_end == STACK_END_BAD_RETURN_ADDRESS ||
-		    (record->user_end == STACK_END_TABLES_NOT_READY && outdated);
-	__u64 rest_ns = aged || NEWS_IS_EXEC(changed) ? NEWS_REST_NS : code ? NEWS_CODE_REST_NS : NEWS_MAPPINGS_REST_NS;
+	__u64 rest_ns = NEWS_MAPPINGS_REST_NS;
+	if (aged || NEWS_IS_EXEC(changed) || record->user_end == STACK_END_BAD_RETURN_ADDRESS)
+		rest_ns = NEWS_REST_NS;
+	else if (NEWS_IS_EXECUTABLE(changed) || (outdated && record->user_end == STACK_END_TABLES_NOT_READY))
+		rest_ns = NEWS_CODE_REST_NS;
 	if (now < last->woken_ns + rest_ns)
 		return false;
 	if (!aged && !NEWS_IS_EXEC(changed) && now < last->quiet_until_ns)

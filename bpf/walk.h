@@ -39,11 +39,11 @@ static inline __u32 walk_meets(const struct walk *walk, const struct table_confi
 {
 	const struct barrier_stack *stack = &walk->table.stack;
 	__u64 pc = walk->registers.pc;
-	if (walk->registers.sp - stack->lo > stack->hi - stack->lo || (walk->n_candidates | walk->stop_sp))
+	if (walk->registers.sp - stack->lo > stack->hi - stack->lo || (walk->n_candidates | walk->stop_sp) || pc >> 47)
 		return WALK_MEETS_SOMETHING;
 	if (pc == walk->table.entry && !walk->registers.pc_is_exact)
 		return WALK_MEETS_BARRIER;
-	return walk_is_outside(table, pc) && !(pc >> 47) ? WALK_MEETS_NOTHING : WALK_MEETS_SOMETHING;
+	return walk_is_outside(table, pc) ? WALK_MEETS_NOTHING : WALK_MEETS_SOMETHING;
 }
 
 static inline void walk_frame(struct walk *walk, const struct table_config *table, void *memory)

@@ -446,11 +446,11 @@ void pipeline_free(struct pipeline *pipeline)
 	/* The process ends after this: what jobs and pulls still hold goes with it. First those who call, then what they call. */
 	serve_free(pipeline->serve);
 	symbolize_end(pipeline->symbolize);
+	jobs_stop(pipeline->builders);
+	jobs_stop(pipeline->control);
 	/* A process may keep whoever reads its memory for good. */
 	bool all_came_back = jobs_leave(pipeline->lookers, LOOKERS_LEAVE_MS);
 	all_came_back &= jobs_leave(pipeline->python_readers, LOOKERS_LEAVE_MS);
-	jobs_stop(pipeline->builders);
-	jobs_stop(pipeline->control);
 	for (size_t slot = 0; slot < MAX_TARGET_SLOTS; slot++)
 		if (pipeline->by_slot[slot])
 			target_hurry(pipeline->by_slot[slot]);

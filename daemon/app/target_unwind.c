@@ -28,7 +28,7 @@ static bool same_mapping(const struct mapping *a, const struct mapping *b)
 
 static bool same_maps(const struct maps *a, const struct maps *b)
 {
-	if (!a || a->n != b->n || a->program != b->program)
+	if (!a || a->n != b->n || a->program != b->program || a->exec_pages != b->exec_pages)
 		return false;
 	for (size_t i = 0; i < a->n; i++)
 		if (!same_mapping(&a->mappings[i], &b->mappings[i]))

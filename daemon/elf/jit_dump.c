@@ -47,6 +47,15 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000U + (uint64_t)now.tv_nsec;
 }
 
+static bool is_in_name(struct dwarf_text name, const char *path)
+{
+	size_t n = strlen(path);
+	const char *at = name.at, *end = name.at + name.n;
+	while (n && (at = memmem(at, (size_t)(end - at), path, n)) && at[n] != ':') /* a NUL is behind the name */
+		at++;
+	return n && at;
+}
+
 /* V8 10 writes memory that it has freed in place of a script's path, and that may well be a text. The path is in the function's name too, before its line; of a
  * script that was inlined it is not, but that looks like one. */
 static void forget_what_is_no_path(struct jit *jit, const struct pending *lines, struct dwarf_text name)
@@ -54,11 +63,8 @@ static void forget_what_is_no_path(struct jit *jit, const struct pending *lines,
 	for (uint32_t i = 0; i < lines->n; i++) {
 		struct jit_line *line = &jit->lines[lines->first + i];
 		const char *file = jit->text + line->file;
-		size_t n = strlen(file);
-		const char *found = n ? memmem(name.at, name.n, file, n) : NULL; /* and a NUL is behind the name */
-		bool looks_like_one =
-			file[0] == '/' || strncmp(file, "file:", 5) == 0 || strncmp(file, "node:", 5) == 0;
-		if (!looks_like_one && !(found && found[n] == ':'))
+		if (file[0] != '/' && strncmp(file, "file:", 5) != 0 && strncmp(file, "node:", 5) != 0 &&
+		    !is_in_name(name, file))
 			line->file = 0;
 	}
 }

@@ -248,7 +248,7 @@ START_TEST(v8s_jitdump)
 	put_lines_at(0x4000, 0x40, "\u0554"); /* freed memory that is a text */
 	put_load(0x4000, 16, "LazyCompile:*f /src/a.js:3:1");
 	put_lines_at(0x5000, 0x40, "a.js"); /* a path that is relative */
-	put_load(0x5000, 16, "LazyCompile:*f a.js:3:1");
+	put_load(0x5000, 16, "LazyCompile:*a.js a.js:3:1");
 	put_lines_at(0x6000, 0x40, "a.j");
 	put_load(0x6000, 16, "LazyCompile:*f a.js:3:1");
 	put_lines_at(0x7000, 0x40, "node:internal/util"); /* inlined */
@@ -261,7 +261,7 @@ START_TEST(v8s_jitdump)
 	expect_line(0x3000, "other", "", 0);
 	expect_line(0x3010, "other", "/src/a.js", 10);
 	expect_line(0x4000, "LazyCompile:*f /src/a.js:3:1", "", 10);
-	expect_line(0x5000, "LazyCompile:*f a.js:3:1", "a.js", 10);
+	expect_line(0x5000, "LazyCompile:*a.js a.js:3:1", "a.js", 10);
 	expect_line(0x6000, "LazyCompile:*f a.js:3:1", "", 10);
 	expect_line(0x7000, "LazyCompile:*f a.js:3:1", "node:internal/util", 10);
 }
