@@ -9,7 +9,7 @@ if(SPROF_CXX AND NOT SPROF_SANITIZE)
     $<TARGET_FILE:libsprof_shared>)
   set_tests_properties(unit.test_libsprof_cxx PROPERTIES LABELS unit TIMEOUT 60)
 endif()
-if(TARGET greenrt)
+if(TARGET greenrt AND NOT SPROF_SANITIZE) # which is built without, as the other targets
   foreach(name IN ITEMS test_greenrt test_greenrt_stacks)
     sprof_unit_test(${name})
     target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR}/client/include)
