@@ -69,6 +69,17 @@ def children_of(pid):
     return [int(p) for task in Path(f"/proc/{pid}/task").iterdir() for p in (task / "children").read_text().split()]
 
 
+def open_files(pid):
+    """What its file descriptors are; without those that are closed meanwhile."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            found.append(os.readlink(fd))
+        except FileNotFoundError:
+            pass
+    return found
+
+
 def let_run(pid, seconds):
     """Returns when the process has used so much more CPU time, however busy the machine is."""
     goal = cpu_ns(pid) + seconds * 1e9

@@ -81,7 +81,7 @@ class Targets(Case):
         self.assertEqual(number(t, "samples"), kept.count(), "samples after the detach")
         self.assert_conserved(t)
         self.assertGreater(kept.count(), 600)
-        perf = [os.readlink(f"/proc/{self.daemon.pid()}/fd/{fd}") for fd in os.listdir(f"/proc/{self.daemon.pid()}/fd")]
+        perf = harness.open_files(self.daemon.pid())
         self.assertFalse([name for name in perf if "perf_event" in name], "events are left open")
         self.daemon.attach(target.pid, 499)
         t = self.daemon.target(target.pid)

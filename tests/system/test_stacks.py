@@ -47,7 +47,7 @@ class Stacks(harness.Case, Foreign):
 
         def settled():
             nonlocal before
-            time.sleep(0.3)
+            time.sleep(0.15)
             now = self.ends(pid)
             quiet = now.get("tables_not_ready", 0) == before.get("tables_not_ready", 0)
             more = sum(now.values()) > sum(before.values()) + 50
