@@ -145,13 +145,10 @@ static inline int barrier_same_start(const struct sprof_thread *thread, const st
 
 enum barrier_found { BARRIER_NO_THREAD, BARRIER_THREAD, BARRIER_UNREADABLE };
 
-/* Then no page of theirs need be there. */
-static inline int barrier_has_no_thread(const struct barrier_reader *reader, const struct table_config *table)
+static inline long barrier_read_n_probe(const struct barrier_reader *reader, const struct table_config *table,
+					__u32 *ret)
 {
-	__u32 n_probe = 1;
-	return barrier_read(reader, &n_probe, sizeof(n_probe),
-			    table->self_va + offsetof(struct sprof_header, n_probe)) == 0 &&
-	       n_probe == 0;
+	return barrier_read(reader, ret, sizeof(*ret), table->self_va + offsetof(struct sprof_header, n_probe));
 }
 
 /* The record of the thread, in reader->thread. */
@@ -165,16 +162,17 @@ BARRIER_FUNCTION int barrier_find_thread(struct barrier_reader *reader, const st
 		return BARRIER_NO_THREAD;
 	__u32 n_probe = 1; /* nearly all are at the first */
 	for (__u32 i = 0; i < SPROF_THREAD_PROBES; i++) {
-		if (i == 1 && !MUTANT(probe_first) &&
-		    barrier_read(reader, &n_probe, sizeof(n_probe),
-				 table->self_va + offsetof(struct sprof_header, n_probe)) < 0)
+		if (i == 1 && !MUTANT(probe_first) && barrier_read_n_probe(reader, table, &n_probe) < 0)
 			return BARRIER_UNREADABLE;
 		if (i >= n_probe)
 			break;
 		__u64 place = SPROF_THREAD_SLOT(who->tid, i, cap);
 		__u64 address = table->self_va + table->off_thread + place * table->thread_size;
 		if (barrier_read(reader, &reader->thread, BARRIER_THREAD_BYTES, address) < 0)
-			return i == 0 && barrier_has_no_thread(reader, table) ? BARRIER_NO_THREAD : BARRIER_UNREADABLE;
+			/* Where nobody has registered yet, no page of the threads need be there. */
+			return i == 0 && barrier_read_n_probe(reader, table, &n_probe) == 0 && n_probe == 0
+				       ? BARRIER_NO_THREAD
+				       : BARRIER_UNREADABLE;
 		if (reader->thread.tid != who->tid)
 			continue;
 		reader->thread_at = address;

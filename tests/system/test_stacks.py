@@ -17,8 +17,7 @@ HZ = 10303  # a second has enough samples
 SAMPLES = 10000
 WHOLE = 0.999
 WHOLE_OF_A_JIT = 0.99  # of the samples that are counted
-JUST_LOADED = 0.001  # of the samples: the most that may be in what was loaded a moment before
-LOADS = 0.01  # in programs that load libraries at their start (of JITs as much as may not be whole)
+LOADS = 0.01  # the most of the samples that may be in what was loaded a moment before, in programs that load at their start
 
 
 def begins_in_loader(outermost):
@@ -56,10 +55,11 @@ class Stacks(harness.Case, Foreign):
 
         return harness.wait_for(settled, 20, f"no tables: {before}")
 
-    def judge(self, name, pid, at_least=WHOLE, roots=frozenset(), just_loaded_most=JUST_LOADED):
+    def judge(self, name, pid, at_least=WHOLE, roots=frozenset(), loads=0):
         """The share of whole stacks, of SAMPLES and more. Left out, and printed beside it: stacks that end in code that a JIT made, which nothing describes, and
-        where no frame pointer leads on; and, at most just_loaded_most, those of what was loaded a moment before. A frame pointer of zero ends a stack (`root`), and is not believed here: what is not walked to its end by tables may be short,
-        unless it ends where a process begins in ld.so, or in one of `roots`: nobody calls them though no table says so."""
+        where no frame pointer leads on; and those of what was loaded a moment before, which are no more than may not be whole, or than `loads`. A frame pointer of
+        zero ends a stack (`root`), and is not believed here: what is not walked to its end by tables may be short, unless it ends where a process begins in ld.so,
+        or in one of `roots`: nobody calls them though no table says so."""
         self.daemon.attach(pid, HZ)
         before = self.settled_ends(pid)
         total, ends, excluded = 0, collections.Counter(), collections.Counter()
@@ -85,7 +85,7 @@ class Stacks(harness.Case, Foreign):
         counted = total - excluded.total() - just_loaded
         whole = counted - ends.total()
         self.table.append((name, total, whole / counted, whole / total, dict(ends), dict(excluded), before.get("tables_not_ready", 0) + just_loaded))
-        self.assertLessEqual(just_loaded / total, max(just_loaded_most, 1 - at_least), name)
+        self.assertLessEqual(just_loaded / total, max(loads, 1 - at_least), name)
         self.assertGreaterEqual(whole / counted, at_least, f"{name}: {ends} {excluded}")
 
     def test_python(self):
@@ -95,7 +95,7 @@ class Stacks(harness.Case, Foreign):
         self.judge("perl", self.perl())
 
     def test_ruby(self):
-        self.judge("ruby", self.ruby(), just_loaded_most=LOADS)
+        self.judge("ruby", self.ruby(), loads=LOADS)
 
     def test_sqlite(self):
         self.judge("sqlite3", self.sqlite())
@@ -113,7 +113,7 @@ class Stacks(harness.Case, Foreign):
         self.judge("cc1plus", self.cc1plus())
 
     def test_clang(self):
-        self.judge("clang", self.clang(), just_loaded_most=LOADS)
+        self.judge("clang", self.clang(), loads=LOADS)
 
     def test_git(self):
         self.judge("git", self.git())
