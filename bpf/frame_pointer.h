@@ -61,9 +61,13 @@ static __attribute__((always_inline)) inline bool unwind_read_leaf(const struct 
 								   struct unwind_window *window, __u64 *ret_slot)
 {
 	__u32 text = 0;
+	*ret_slot = registers->sp;
+	/* The first instruction of a file's code, as _init's often is, which has no unwind information: nothing falls into it, and
+	 * nothing returns to it. It need not even be in memory yet. */
+	if (registers->pc == window->place.start && window->place.kind == UNWIND_CODE_TABLE)
+		return true;
 	if (unwind_read(&text, sizeof(text), registers->pc, unwind_memory(window)) < 0)
 		return false;
-	*ret_slot = registers->sp;
 	if (text == UNWIND_ENDBR64 || (__u8)text == UNWIND_PUSH_RBP || (__u8)text == UNWIND_RET)
 		return true;
 	*ret_slot = registers->sp + 8;

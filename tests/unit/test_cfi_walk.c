@@ -253,6 +253,42 @@ START_TEST(a_frame_pointer_of_zero_is_a_root_in_a_file_alone)
 }
 END_TEST
 
+/* As _init often is, which is without unwind information. It has just been called: its text need not be in memory yet. */
+START_TEST(the_first_instruction_of_a_file)
+{
+	enum { START = 0x10000 }; /* where there is no rule */
+	struct by_hand hand;
+	__u64 slot;
+	set_up(&hand, &common, NULL, 0);
+	hand.list[1].entries[0].start = ((struct unwind_list_header *)hand.list)->first[0] = TEXT + START;
+	hand.stack[0] = CALLER + 4;
+	struct unwind_registers registers = leaf(START);
+	registers.fp = 0x1234; /* its caller's, whatever that is */
+	ck_assert_int_eq(step(&hand, &registers, &slot), UNWIND_GOES_ON);
+	ck_assert_uint_eq(slot, base);
+	ck_assert_uint_eq(registers.pc, CALLER + 4);
+	ck_assert_uint_eq(registers.sp, base + 8);
+	ck_assert_uint_eq(registers.fp, 0x1234);
+	registers = leaf(START + 1); /* what it has pushed by then nobody knows */
+	registers.fp = 0x1234;
+	ck_assert_int_eq(step(&hand, &registers, &slot), STACK_END_NO_UNWIND_INFO);
+	registers = leaf(START);
+	registers.fp = 0x1234;
+	registers.pc_is_exact = 0; /* a return address, as it seems, and nothing can return there */
+	ck_assert_int_eq(step(&hand, &registers, &slot), STACK_END_BAD_RETURN_ADDRESS);
+	hand.stack[0] = 0x1000; /* no code */
+	registers = leaf(START);
+	registers.fp = 0x1234;
+	ck_assert_int_eq(step(&hand, &registers, &slot), STACK_END_NO_UNWIND_INFO);
+	hand.stack[0] = CALLER + 4;
+	hand.list[1].entries[0].kind = UNWIND_CODE_JIT; /* whose memory may begin in the middle of a function */
+	registers = leaf(START);
+	registers.fp = 0x1234;
+	ck_assert_int_eq(step(&hand, &registers, &slot), STACK_END_NO_UNWIND_INFO);
+	free(hand.table);
+}
+END_TEST
+
 START_TEST(damaged_stacks)
 {
 	struct by_hand hand;
@@ -655,6 +691,7 @@ END_TEST
 
 CHECK_MAIN("cfi_walk", 60, a_common_rule, rules_are_remembered_as_long_as_the_list_is_the_same,
 	   addresses_that_share_a_place_are_told_apart, a_return_address_belongs_to_the_call_before_it,
-	   a_frame_pointer_of_zero_is_a_root_in_a_file_alone, damaged_stacks, lazy_plt, realigned_stack,
-	   return_address_in_a_register, signal_frame, signal_frame_of_the_kernel, operations, bad_expressions,
-	   through_the_c_library, through_a_signal, to_the_beginning_of_a_thread, odd_sizes, many_frames)
+	   a_frame_pointer_of_zero_is_a_root_in_a_file_alone, the_first_instruction_of_a_file, damaged_stacks, lazy_plt,
+	   realigned_stack, return_address_in_a_register, signal_frame, signal_frame_of_the_kernel, operations,
+	   bad_expressions, through_the_c_library, through_a_signal, to_the_beginning_of_a_thread, odd_sizes,
+	   many_frames)
