@@ -63,7 +63,9 @@ enum { UNWIND_REMEMBERED = 256 }; /* a power of two */
 struct unwind_remembered {
 	__u64 pc, serial;     /* serial 0: nothing */
 	struct cfi_rule rule; /* of the common form; or its flags are CFI_END, and nothing else counts */
-	__u64 reserved[2];
+	__u32 quick; /* for cfi_step_quick: CFI_QUICK and the like, and UNWIND_KNOWN of the registers that are restored; 0: not by it */
+	__u8 at[CFI_SAVED]; /* where they are in the UNWIND_REACH_BYTES below the CFA */
+	__u8 reserved[6];
 };
 
 struct unwind_window {
@@ -76,7 +78,7 @@ struct unwind_window {
 	struct unwind_search search;
 	struct cfi_any any; /* a rule beyond the common ones, while it is applied */
 	struct cfi_evaluation evaluation;
-	__u8 bytes[UNWIND_WINDOW_BYTES + 8]
+	__u8 bytes[UNWIND_WINDOW_BYTES + UNWIND_REACH_BYTES + 8]
 		__attribute__((aligned(64))); /* as what is copied there, which takes half the time then */
 	struct unwind_remembered remembered[UNWIND_REMEMBERED] __attribute__((aligned(64)));
 };
@@ -166,6 +168,18 @@ static __attribute__((always_inline)) inline void unwind_window_cover(struct unw
 		(void)unwind_window_move(window, first, high);
 }
 
+/* The word at bytes, which need not be aligned. For BPF, clang would make eight loads of a copy, one for each byte. */
+static __attribute__((always_inline)) inline __u64 unwind_unaligned(const __u8 *bytes)
+{
+#ifdef __bpf__
+	return *(const __u64 *)bytes;
+#else
+	__u64 word;
+	__builtin_memcpy(&word, bytes, sizeof(word));
+	return word;
+#endif
+}
+
 /* The word at address: from the window, else by itself. 0, or negative when it cannot be read. */
 static __attribute__((always_inline)) inline long unwind_word(const struct unwind_window *window, __u64 address,
 							      __u64 *ret)
@@ -176,6 +190,6 @@ static __attribute__((always_inline)) inline long unwind_word(const struct unwin
 	offset &= UNWIND_WINDOW_BYTES - 1;
 	UNWIND_OPAQUE(offset);
 	offset &= UNWIND_WINDOW_BYTES - 1;
-	__builtin_memcpy(ret, window->bytes + offset, 8);
+	*ret = unwind_unaligned(window->bytes + offset);
 	return 0;
 }

@@ -46,38 +46,11 @@ static inline __u32 walk_meets(const struct walk *walk, const struct table_confi
 	return walk_is_outside(table, pc) ? WALK_MEETS_NOTHING : WALK_MEETS_SOMETHING;
 }
 
-static inline void walk_frame(struct walk *walk, const struct table_config *table, void *memory)
+/* The registers are those of another frame, whose return address was read from slot: what it is to the table. */
+static inline void walk_arrive(struct walk *walk, const struct table_config *table, __u64 slot, void *memory)
 {
-	__u64 slot = 0;
-	__u64 pc = walk->registers.pc;
-	if (walk->n >= (table ? WALK_FRAMES : WALK_FRAMES + WALK_BEYOND)) {
-		walk_close_segment(walk, STACK_END_TOO_DEEP);
-		return;
-	}
-	__u32 exact = walk->registers.pc_is_exact;
-	/* All but the leaf are taken for return addresses, and looked up one below. */
-	walk_add_frame(walk, walk->n && exact ? pc + 1 : pc);
-	if (table && !walk->plain && barrier_in_span(&table->stack_tops, exact ? pc : pc - 1) && !MUTANT(stack_top) &&
-	    barrier_in_range(&walk->table, table, exact ? pc : pc - 1, BARRIER_KIND(STACK_TOP))) {
-		walk_close_segment(walk, STACK_END_TABLE_ROOT);
-		return;
-	}
-	if (table && walk->n_candidates)
-		walk->before = walk->registers;
-	int end = walk_unwind(walk, &slot, memory);
-	if (end == UNWIND_GOES_ON && walk->registers.sp > walk->python.next_entry)
-		python_passed(&walk->python, walk->n - 1);
-	/* A signal's stack may lie above the one whose code it interrupted: then frame pointers lead down, for this once. */
-	if ((end == STACK_END_NO_UNWIND_INFO || end == STACK_END_TABLES_NOT_READY || end == STACK_END_BAD_FRAME) &&
-	    table && walk->n_candidates && walk->registers.fp < walk->registers.sp &&
-	    walk_enters(walk, walk->before.fp)) {
-		walk->before.sp = walk->before.fp;
-		walk_leave_native(walk);
-		return;
-	}
-	if (end == UNWIND_GOES_ON && !table && walk->registers.pc >> 47)
-		end = STACK_END_BAD_RETURN_ADDRESS;
-	__u32 meets = end == UNWIND_GOES_ON && table ? walk_meets(walk, table) : WALK_MEETS_NOTHING;
+	int end = UNWIND_GOES_ON;
+	__u32 meets = walk_meets(walk, table);
 	walk->plain = meets == WALK_MEETS_NOTHING;
 	if (meets == WALK_MEETS_BARRIER)
 		end = walk_pass_barrier(walk, table, slot);
@@ -97,6 +70,75 @@ static inline void walk_frame(struct walk *walk, const struct table_config *tabl
 	}
 	if (end != UNWIND_GOES_ON)
 		walk_close_segment(walk, (__u32)end);
+}
+
+#ifndef WALK_QUICK
+#define WALK_QUICK 1
+#endif
+
+/* A frame of the kind that most are: cfi_step_quick() knows its caller, and it meets nothing of the table's. As walk_closely() would do it. 0: it is another. */
+static inline int walk_quickly(struct walk *walk, const struct table_config *table, __u64 *ret_slot)
+{
+	__u64 pc = walk->registers.pc, lo = 0, hi = 0;
+	__u32 n = walk->n;
+	if (!WALK_QUICK || n >= WALK_FRAMES)
+		return 0;
+	if (table) {
+		if (!walk->plain || walk->n_candidates)
+			return 0;
+		lo = walk->table.stack.lo;
+		hi = walk->table.stack.hi;
+	}
+	*ret_slot = cfi_step_quick(&walk->registers, &walk->window, &walk->tables, lo, hi);
+	if (!*ret_slot)
+		return 0;
+	walk_add_frame(walk, pc);
+	if (walk->registers.sp > walk->python.next_entry)
+		python_passed(&walk->python, n);
+	return 1;
+}
+
+/* Any frame. 0: its caller is not known, and the segment has been closed. */
+static inline int walk_closely(struct walk *walk, const struct table_config *table, __u64 *ret_slot, void *memory)
+{
+	__u64 pc = walk->registers.pc;
+	if (walk->n >= (table ? WALK_FRAMES : WALK_FRAMES + WALK_BEYOND)) {
+		walk_close_segment(walk, STACK_END_TOO_DEEP);
+		return 0;
+	}
+	__u32 exact = walk->registers.pc_is_exact;
+	/* All but the leaf are taken for return addresses, and looked up one below. */
+	walk_add_frame(walk, walk->n && exact ? pc + 1 : pc);
+	if (table && !walk->plain && barrier_in_span(&table->stack_tops, exact ? pc : pc - 1) && !MUTANT(stack_top) &&
+	    barrier_in_range(&walk->table, table, exact ? pc : pc - 1, BARRIER_KIND(STACK_TOP))) {
+		walk_close_segment(walk, STACK_END_TABLE_ROOT);
+		return 0;
+	}
+	if (table && walk->n_candidates)
+		walk->before = walk->registers;
+	int end = walk_unwind(walk, ret_slot, memory);
+	if (end == UNWIND_GOES_ON && walk->registers.sp > walk->python.next_entry)
+		python_passed(&walk->python, walk->n - 1);
+	/* A signal's stack may lie above the one whose code it interrupted: then frame pointers lead down, for this once. */
+	if ((end == STACK_END_NO_UNWIND_INFO || end == STACK_END_TABLES_NOT_READY || end == STACK_END_BAD_FRAME) &&
+	    table && walk->n_candidates && walk->registers.fp < walk->registers.sp &&
+	    walk_enters(walk, walk->before.fp)) {
+		walk->before.sp = walk->before.fp;
+		walk_leave_native(walk);
+		return 0;
+	}
+	if (end == UNWIND_GOES_ON && !table && walk->registers.pc >> 47)
+		end = STACK_END_BAD_RETURN_ADDRESS;
+	if (end != UNWIND_GOES_ON)
+		walk_close_segment(walk, (__u32)end);
+	return end == UNWIND_GOES_ON;
+}
+
+static inline void walk_frame(struct walk *walk, const struct table_config *table, void *memory)
+{
+	__u64 slot = 0;
+	if ((walk_quickly(walk, table, &slot) || walk_closely(walk, table, &slot, memory)) && table)
+		walk_arrive(walk, table, slot, memory);
 }
 
 /* One frame, or one change of stack. Nonzero: there is nothing more to do. */

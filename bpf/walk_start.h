@@ -165,6 +165,7 @@ static inline void walk_start(struct walk *walk, const struct table_config *tabl
 	if (!table)
 		return;
 	walk->tid = who->tid;
+	walk->table.stack.index = walk->table.stack.gen = 0; /* of a walk that is refused before it has a stack */
 	walk->table.memory = (unsigned long)memory;
 	if (barrier_in_range(&walk->table, table, walk->registers.pc, BARRIER_KIND(TRAMPOLINE)))
 		walk->flags |= RECORD_IN_TRAMPOLINE;

@@ -31,8 +31,6 @@ struct walk {
 	struct unwind_registers registers; /* in: the sampled ones */
 	struct unwind_registers before;    /* a step ago, while there are candidates */
 	struct unwind_tables tables;       /* in: what is known of the target's code; its bounds follow the segment */
-	struct unwind_window window;
-	struct barrier_reader table;
 	struct barrier_thread who; /* room for the BPF program, whose stack is short: what it hands to walk_start */
 	__u32 state;               /* enum walk_state */
 	__u32 next;                /* enum walk_next */
@@ -47,9 +45,12 @@ struct walk {
 	__u64 thread_at; /* address of the thread's record; 0: none */
 	__u64 stop_sp;   /* where native code on its managed caller's own stack ends; 0: it is on another */
 	struct walk_candidate candidates[WALK_CANDIDATES];
+	/* What each frame needs comes first: an offset below 32 KiB is part of the instruction. */
+	struct barrier_reader table;
+	struct unwind_window window;
+	struct python_walk python;
 	struct record_segment segments[RECORD_MAX_SEGMENTS];
 	__u64 barriers[WALK_FRAMES];
-	struct python_walk python;
 	/* The record as it leaves: header, frames, then segments, barriers, and CPython's frames. */
 	__u64 record[sizeof(struct record) / sizeof(__u64)];
 	__u64 frames[WALK_WORDS + WALK_TAIL_WORDS + WALK_PYTHON_WORDS + RECORD_MAX_PYTHON_RUNS];
@@ -68,6 +69,7 @@ static inline void walk_reset(struct walk *walk)
 	walk->flags = walk->plain = 0;
 	walk->thread_at = walk->stop_sp = 0;
 	walk->table.stack.address = walk->table.stack.lo = walk->table.stack.hi = 0;
+	walk->table.stack.window_n = 0;
 	walk->table.entry = ~0ull;
 }
 
@@ -145,6 +147,7 @@ static inline void walk_on_unknown_stack(struct walk *walk)
 	walk->table.stack.address = 0;
 	walk->table.stack.lo = walk->table.stack.hi = 0;
 	walk->table.stack.n = walk->table.stack.pos = walk->table.stack.cursor = 0;
+	walk->table.stack.window_n = 0;
 }
 
 /* Not walked from the sampled registers: the leaf alone, which belongs to no segment. */

@@ -117,7 +117,11 @@ static struct ending walk(struct unwind_registers registers, struct unwind_windo
 		__u64 sp = registers.sp, slot = 1;
 		__u32 switches = window->switches;
 		memory->reads = 0;
+		struct unwind_registers quick = registers;
+		__u64 quick_slot = cfi_step_quick(&quick, window, &tables, 0, 0);
 		end = unwind_step(&registers, window, &tables, memory, &slot);
+		assert(!quick_slot ||
+		       (end == UNWIND_GOES_ON && quick_slot == slot && memcmp(&quick, &registers, sizeof(quick)) == 0));
 		/* Upwards, but for a signal's frame, and where a rule says that the caller is on another stack: that a few times alone. */
 		assert(end != UNWIND_GOES_ON || registers.sp > sp || registers.pc_is_exact ||
 		       window->switches > switches);

@@ -8,6 +8,9 @@
 
 #include "recording.h"
 
+/* Each stack is walked with cfi_step_quick() and without. */
+static int walks_quickly;
+#define WALK_QUICK walks_quickly
 #include "bpf/walk.h"
 
 enum { MAX_STACK_BYTES = 64 << 20 };
@@ -28,18 +31,36 @@ static void print(struct walk *walk)
 	putchar('\n');
 }
 
-static void walk_stack(struct recording *recording, const __u64 *registers)
+static void walk_stack(struct walk *walk, struct recording *recording, const __u64 *registers)
 {
-	static struct walk walk;
-	walk_reset(&walk);
-	memcpy(walk.registers.by_number, registers, sizeof(walk.registers.by_number));
-	walk.registers.known = UNWIND_KNOWN_ALL;
-	walk.registers.pc_is_exact = 1;
-	walk.tables = (struct unwind_tables){.serial = recording->list[0].header.serial, .ready = 1};
-	walk_start(&walk, NULL, NULL, recording);
-	for (int i = 0; i < WALK_STEPS && !walk_step(&walk, NULL, recording); i++)
+	walk_reset(walk);
+	memcpy(walk->registers.by_number, registers, sizeof(walk->registers.by_number));
+	walk->registers.known = UNWIND_KNOWN_ALL;
+	walk->registers.pc_is_exact = 1;
+	walk->tables = (struct unwind_tables){.serial = recording->list[0].header.serial, .ready = 1};
+	walk_start(walk, NULL, NULL, recording);
+	for (int i = 0; i < WALK_STEPS && !walk_step(walk, NULL, recording); i++)
 		;
-	print(&walk);
+}
+
+/* 0; negative when the two ways disagree. */
+static int walk_both_ways(struct recording *recording, const __u64 *registers)
+{
+	static struct walk closely, quickly;
+	walks_quickly = 0;
+	walk_stack(&closely, recording, registers);
+	walks_quickly = 1;
+	for (int i = 0; i < 2; i++) { /* by what it remembers of itself */
+		walk_stack(&quickly, recording, registers);
+		if (quickly.n != closely.n || quickly.end != closely.end ||
+		    memcmp(quickly.frames, closely.frames, sizeof(quickly.frames[0]) * WALK_WORDS) != 0) {
+			fprintf(stderr, "walk_recorded: the stack of pc %llx is another when it is walked quickly\n",
+				(unsigned long long)registers[UNWIND_RIP]);
+			return -1;
+		}
+	}
+	print(&quickly);
+	return 0;
 }
 
 static int walk_stacks(struct recording *recording, unsigned char *bytes)
@@ -54,7 +75,8 @@ static int walk_stacks(struct recording *recording, unsigned char *bytes)
 				MAX_STACK_BYTES);
 			return 1;
 		}
-		walk_stack(recording, head);
+		if (walk_both_ways(recording, head) < 0)
+			return 1;
 	}
 	return 0;
 }

@@ -231,6 +231,7 @@ static void step_through(const char *program)
 	ck_assert_uint_gt(stepped->steps, 10000);
 	ck_assert_uint_eq(stepped->wrong, 0);
 	ck_assert_uint_lt(stepped->without_info, 200);
+	ck_assert_uint_gt(unwind_quick_steps, 10000);
 	recorded_free(&stepped->code);
 	free(stepped);
 }

@@ -3,6 +3,8 @@
 #include <linux/types.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "bpf/cfi_table.h"
@@ -88,24 +90,78 @@ static inline struct unwind_registers unwind_leaf(__u64 pc, __u64 sp, __u64 fp)
 	return (struct unwind_registers){.pc = pc, .sp = sp, .fp = fp, .known = UNWIND_KNOWN_ALL, .pc_is_exact = 1};
 }
 
-/* The walk as the BPF program does it: at most max frames, the sampled pc first. Returns why it ended; STACK_END_TOO_DEEP at max. */
-static inline enum stack_end unwind_walk(struct unwind_registers registers, struct recorded_memory *memory,
-					 __u64 *frames, size_t max, size_t *ret_n)
+/* Not check's: programs that are no tests include this too. */
+#define unwind_expect(condition)                                                                             \
+	do {                                                                                                 \
+		if (!(condition)) {                                                                          \
+			fprintf(stderr, "unwind_memory.h:%d: it is not so that %s\n", __LINE__, #condition); \
+			abort();                                                                             \
+		}                                                                                            \
+	} while (0)
+
+/* Steps that cfi_step_quick took over, of unwind_walk's. */
+static unsigned unwind_quick_steps __attribute__((unused));
+
+/* unwind_step; and cfi_step_quick says the same, where it says anything. */
+static inline int unwind_step_both_ways(struct unwind_registers *registers, struct unwind_window *window,
+					const struct unwind_tables *tables, struct recorded_memory *memory,
+					__u64 *ret_slot)
+{
+	struct unwind_registers quick = *registers;
+	const struct unwind_registers before = quick;
+	__u64 slot = cfi_step_quick(&quick, window, tables, tables->stack_lo, tables->stack_hi);
+	int end = unwind_step(registers, window, tables, memory, ret_slot);
+	if (!slot) {
+		unwind_expect(memcmp(&quick, &before, sizeof(quick)) == 0);
+		return end;
+	}
+	unwind_quick_steps++;
+	unwind_expect(end == UNWIND_GOES_ON);
+	unwind_expect(slot == *ret_slot);
+	unwind_expect(memcmp(&quick, registers, sizeof(quick)) == 0);
+	return end;
+}
+
+static inline enum stack_end unwind_walk_once(struct unwind_registers registers, struct unwind_window *window,
+					      __u64 serial, struct recorded_memory *memory, __u64 *frames, size_t max,
+					      size_t *ret_n)
 {
 	const struct unwind_tables tables = {.ready = !memory->not_ready,
+					     .serial = serial,
 					     .outdated = memory->outdated,
 					     .hijacker = memory->hijacker,
 					     .stack_lo = memory->stack_lo,
 					     .stack_hi = memory->stack_hi};
-	struct unwind_window window;
 	__u64 slot;
-	unwind_window_reset(&window);
+	unwind_window_reset(window);
 	for (size_t n = 0; n < max;) {
 		frames[n++] = registers.pc;
 		*ret_n = n;
-		int end = unwind_step(&registers, &window, &tables, memory, &slot);
+		int end = unwind_step_both_ways(&registers, window, &tables, memory, &slot);
 		if (end != UNWIND_GOES_ON)
 			return (enum stack_end)end;
 	}
 	return STACK_END_TOO_DEEP;
+}
+
+/* The walk as the BPF program does it: at most max frames, the sampled pc first. Returns why it ended; STACK_END_TOO_DEEP at max. Without what is remembered
+ * of rules, while it is being remembered, and by it: all the same. */
+static inline enum stack_end unwind_walk(struct unwind_registers registers, struct recorded_memory *memory,
+					 __u64 *frames, size_t max, size_t *ret_n)
+{
+	static struct unwind_window window;
+	static __u64 serial;
+	enum stack_end end = unwind_walk_once(registers, &window, 0, memory, frames, max, ret_n);
+	__u64 *again = calloc(max, sizeof(*again));
+	unsigned reads = memory->reads;
+	unwind_expect(again != NULL);
+	serial++;
+	for (int i = 0; i < 2; i++) {
+		size_t n = 0;
+		unwind_expect(unwind_walk_once(registers, &window, serial, memory, again, max, &n) == end);
+		unwind_expect(n == *ret_n && memcmp(again, frames, n * sizeof(*again)) == 0);
+	}
+	memory->reads = reads;
+	free(again);
+	return end;
 }

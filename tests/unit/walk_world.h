@@ -71,6 +71,8 @@ static inline const void *unwind_table_page(void *table, __u32 page)
 	return NULL;
 }
 
+static int world_walks_quickly = 1;
+#define WALK_QUICK world_walks_quickly
 #include "bpf/walk.h"
 
 #include "model/sample.h"
@@ -249,14 +251,12 @@ static inline void world_steps(void)
 	world_finish();
 }
 
-/* The sample's stack, as reconcile has it. */
-static inline struct segments_stack world_sample(struct unwind_registers registers)
+static inline void world_walk_stack(struct unwind_registers registers, __u64 serial)
 {
-	memset(&world_walk, 0xff, sizeof(world_walk)); /* what is left of the last sample must not count */
 	registers.known = UNWIND_KNOWN_ALL;
 	registers.pc_is_exact = 1;
 	world_walk.registers = registers;
-	world_walk.tables = (struct unwind_tables){.ready = 1};
+	world_walk.tables = (struct unwind_tables){.ready = 1, .serial = serial};
 	walk_reset(&world_walk);
 	if (world_python)
 		world_walk.python = *world_python;
@@ -264,6 +264,60 @@ static inline struct segments_stack world_sample(struct unwind_registers registe
 	world_steps();
 	if (walk_again(&world_walk))
 		world_steps();
+}
+
+/* Frames that walks have passed quickly. */
+static unsigned world_quick_frames;
+
+/* For all frames of a segment but its first and its last: as by the frame pointer. */
+static inline void world_remember(const struct walk *walked, __u64 serial)
+{
+	for (__u32 i = 0; i < walked->n_segments; i++)
+		for (__u32 j = 1; j + 1 < walked->segments[i].n; j++) {
+			__u64 pc = walked->frames[walked->segments[i].first + j] - 1;
+			struct unwind_remembered *remembered = cfi_memory_of(&world_walk.window, pc);
+			*remembered = (struct unwind_remembered){.pc = pc, .serial = serial};
+			remembered->rule = (struct cfi_rule){.cfa_register = UNWIND_RBP,
+							     .cfa_offset = 16,
+							     .ra_where = CFI_AT_CFA,
+							     .ra_value = -8,
+							     .where = {[1] = CFI_AT_CFA},
+							     .value = {[1] = -16}};
+			cfi_remember_quick(remembered, false);
+			world_quick_frames++;
+		}
+}
+
+/* The same stack by rules that are remembered, quickly and closely: what comes of it is the same. */
+static inline void world_sample_by_rules(struct unwind_registers registers)
+{
+	static struct walk before;
+	static __u64 serial;
+	before = world_walk;
+	serial++;
+	world_remember(&before, serial);
+	for (world_walks_quickly = 0; world_walks_quickly < 2; world_walks_quickly++) {
+		world_walk_stack(registers, serial);
+		ck_assert_uint_eq(world_walk.end, before.end);
+		ck_assert_uint_eq(world_walk.n, before.n);
+		ck_assert_uint_eq(world_walk.n_barriers, before.n_barriers);
+		ck_assert_uint_eq(world_walk.n_segments, before.n_segments);
+		ck_assert_uint_eq(world_walk.flags, before.flags);
+		ck_assert_mem_eq(world_walk.frames, before.frames, before.n * sizeof(before.frames[0]));
+		ck_assert_mem_eq(world_walk.barriers, before.barriers, before.n_barriers * sizeof(before.barriers[0]));
+		ck_assert_mem_eq(world_walk.segments, before.segments, before.n_segments * sizeof(before.segments[0]));
+		ck_assert_mem_eq(world_walk.python.runs, before.python.runs, sizeof(before.python.runs));
+	}
+	world_walks_quickly = 1;
+}
+
+/* The sample's stack, as reconcile has it. */
+static inline struct segments_stack world_sample(struct unwind_registers registers)
+{
+	memset(&world_walk, 0xff, sizeof(world_walk)); /* what is left of the last sample must not count */
+	world_walk_stack(registers, 0);
+	if (!world.before_read) /* which may change the world */
+		world_sample_by_rules(registers);
 	size_t segment_bytes = world_walk.n_segments * sizeof(struct record_segment);
 	size_t bytes = sizeof(struct record) + world_walk.n * 8 + segment_bytes + world_walk.n_barriers * 8;
 	struct record *record = calloc(1, bytes);
