@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "elf/dwarf_cursor.h"
+#include "elf/relocation.h"
 
 static int read_segments(struct cfi_sections *sections)
 {
@@ -226,28 +227,9 @@ void cfi_sections_free(struct cfi_sections *sections)
 	sections->elf = NULL;
 }
 
-static uint64_t relocated_in(Elf_Scn *section, const GElf_Shdr *header, uint64_t address)
-{
-	Elf_Data *data = header->sh_size <= CFI_SECTION_MAX_BYTES ? elf_getdata(section, NULL) : NULL;
-	size_t n = data && header->sh_entsize ? data->d_size / header->sh_entsize : 0;
-	GElf_Rela entry;
-	for (size_t i = 0; i < n && i <= INT32_MAX && gelf_getrela(data, (int)i, &entry); i++) {
-		if (entry.r_offset == address && GELF_R_TYPE(entry.r_info) == R_X86_64_RELATIVE)
-			return (uint64_t)entry.r_addend;
-	}
-	return 0;
-}
-
 uint64_t cfi_sections_relocated(const struct cfi_sections *sections, uint64_t address)
 {
-	Elf_Scn *section = NULL;
-	uint64_t found = 0;
-	while (!found && (section = elf_nextscn(sections->elf, section))) {
-		GElf_Shdr header;
-		if (gelf_getshdr(section, &header) && header.sh_type == SHT_RELA && header.sh_flags & SHF_ALLOC)
-			found = relocated_in(section, &header, address);
-	}
-	return found;
+	return relocation_of(sections->elf, address);
 }
 
 bool cfi_sections_locate(const struct cfi_sections *sections, uint64_t address, uint64_t *ret_file_offset,

@@ -83,8 +83,6 @@ static void forget_mapping(const void *start)
 static enum dwarf_section_id section_of_name(const char *name, bool dwo, bool *ret_old)
 {
 	*ret_old = strncmp(name, ".zdebug_", 8) == 0;
-	if (strcmp(name, ".gopclntab") == 0 || strcmp(name, ".data.rel.ro.gopclntab") == 0)
-		return DWARF_GO_TABLE;
 	if (!*ret_old && strncmp(name, ".debug_", 7) != 0)
 		return DWARF_SECTION_COUNT;
 	name += *ret_old ? 8 : 7;

@@ -23,7 +23,7 @@ enum dwarf_section_id {
 	DWARF_RNGLISTS,
 	DWARF_ARANGES,
 	DWARF_CU_INDEX, /* of a package of split DWARF */
-	DWARF_GO_TABLE, /* no DWARF, but kept in the same way: see go_table.h */
+	DWARF_GO_TABLE, /* no DWARF, and found by go_table.h alone, but kept in the same way */
 	DWARF_SECTION_COUNT,
 };
 

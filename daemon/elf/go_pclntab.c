@@ -4,7 +4,7 @@
 #define MAGIC_1_18 0xfffffff0U
 #define MAGIC_1_20 0xfffffff1U
 
-enum { WORD_BYTES = 8 };
+enum { WORD_BYTES = 8, STEPS_MAX = 1 << 20 /* through values, of one go_pclntab_open */ };
 
 static uint64_t read_number(const struct go_pclntab *table, uint64_t offset, unsigned bytes)
 {
@@ -122,4 +122,15 @@ bool go_values_next(struct go_values *values)
 	values->start = values->end;
 	values->end += bytes;
 	return true;
+}
+
+int64_t go_pclntab_value_at(struct go_pclntab *table, uint64_t offset, uint64_t function_start, uint64_t address)
+{
+	struct go_values values = go_pclntab_values(table, offset, function_start);
+	while (table->steps < STEPS_MAX && go_values_next(&values)) {
+		table->steps++;
+		if (address < values.end)
+			return values.value;
+	}
+	return -1;
 }

@@ -14,6 +14,7 @@ struct go_pclntab {
 	uint8_t quantum;
 	uint64_t text, n_functions;
 	uint64_t names, units, files, values, functions; /* where the pieces are within the section */
+	unsigned steps; /* that go_pclntab_value_at has made: a hostile file gets no more than a million */
 };
 
 enum { GO_PCLNTAB_TEXT_FIELD = 24 /* of the header, of Go 1.18 and later: where the code is linked to */ };
@@ -53,3 +54,6 @@ struct go_values {
 struct go_values go_pclntab_values(const struct go_pclntab *table, uint64_t offset, uint64_t function_start);
 /* False: there are no more, or the bytes make no sense. */
 bool go_values_next(struct go_values *values);
+
+/* The value at address of one of a function's tables; -1: it says none. */
+int64_t go_pclntab_value_at(struct go_pclntab *table, uint64_t offset, uint64_t function_start, uint64_t address);

@@ -43,19 +43,6 @@ static int read_segments(Elf *elf, struct image *image)
 	return 0;
 }
 
-static uint64_t find_text(Elf *elf)
-{
-	size_t strings = 0;
-	Elf_Scn *section = NULL;
-	GElf_Shdr header;
-	while (elf_getshdrstrndx(elf, &strings) == 0 && (section = elf_nextscn(elf, section))) {
-		const char *name = gelf_getshdr(section, &header) ? elf_strptr(elf, strings, header.sh_name) : NULL;
-		if (name && strcmp(name, ".text") == 0)
-			return header.sh_addr;
-	}
-	return 0;
-}
-
 static int read_elf(Elf *elf, uint64_t file_bytes, struct image *image)
 {
 	GElf_Ehdr header;
@@ -69,8 +56,7 @@ static int read_elf(Elf *elf, uint64_t file_bytes, struct image *image)
 	links_read(elf, &image->links);
 	dwarf_sections_find(elf, image->fd, file_bytes, false, &image->sections);
 	image->has_dwarf = dwarf_sections_any(&image->sections);
-	image->has_go_table = image->sections.sections[DWARF_GO_TABLE].file_bytes > 0;
-	image->text_address = image->has_go_table ? find_text(elf) : 0;
+	image->has_go_table = go_table_open(elf, image->fd, file_bytes, &image->go_table);
 	r = symbols_read(elf, &image->own.symbols);
 	if (r == 0 && !image->own.symbols.has_symtab)
 		mini_debug_read(elf, &image->mini);
@@ -108,6 +94,7 @@ void image_free(struct image *image)
 		return;
 	dwarf_free(image->dwarf);
 	dwarf_sections_release(&image->sections);
+	go_table_close(&image->go_table);
 	if (image->debug.fd >= 0)
 		close(image->debug.fd);
 	if (image->alt_fd >= 0)
@@ -228,8 +215,13 @@ size_t image_find_frames(struct image *image, uint64_t file_offset, struct image
 	size_t n = find_dwarf(image, address, frames), kept = 0;
 	bool wants_symbol = n == 0 || !frames[n - 1].name || !frames[n - 1].is_mangled;
 	bool has_symbol = wants_symbol && find_symbol(image, address, &symbol);
-	if (n == 0 && !has_symbol && image->has_go_table)
-		return go_table_find(&image->sections, image->text_address, address, ret);
+	if (n == 0 && image->has_go_table && (kept = go_table_find(&image->go_table, address, ret))) {
+		if (has_symbol) { /* which has the types of a generic function */
+			ret[kept - 1].name = symbol.name;
+			ret[kept - 1].system_name = symbol.system_name;
+		}
+		return kept;
+	}
 	if (n == 0 && has_symbol)
 		frames[n++] = (struct dwarf_frame){.filename = ""};
 	for (size_t i = 0; i < n; i++) {

@@ -1,6 +1,7 @@
 /* What the parts of image share. */
 #pragma once
 #include "elf/dwarf.h"
+#include "elf/go_table.h"
 #include "elf/image.h"
 #include "elf/symbol_source.h"
 
@@ -20,7 +21,7 @@ struct image {
 	struct dwarf_sections sections; /* until they are dwarf's */
 	struct dwarf *dwarf;            /* NULL: not read yet, or there is none */
 	bool has_dwarf, has_go_table;
-	uint64_t text_address;  /* of .text, in a Go program; 0: there is none */
+	struct go_table go_table;
 	int alt_fd, package_fd; /* -1: none */
 };
 
