@@ -27,8 +27,9 @@ struct dwarf_scopes {
 };
 
 struct open_entry {
-	uint32_t scope; /* the innermost one around its children; NO_SCOPE: none */
-	bool owns;      /* it ends where this entry's children do */
+	uint32_t scope;   /* the innermost one around its children; NO_SCOPE: none */
+	bool owns;        /* it ends where this entry's children do */
+	bool in_function; /* its children are within one, at whatever depth */
 };
 
 struct walk {
@@ -172,13 +173,14 @@ static void close_entry(struct walk *walk)
 		walk->scopes->scopes[open->scope].end = (uint32_t)walk->scopes->n;
 }
 
-/* Nothing within these has code of its own. */
-static bool may_be_skipped(unsigned tag)
+/* Nothing within these has code of its own; but a class that is local to a function may hold its methods' (gcc). */
+static bool may_be_skipped(unsigned tag, bool in_function)
 {
 	switch (tag) {
 	case DW_TAG_class_type:
 	case DW_TAG_structure_type:
 	case DW_TAG_union_type:
+		return !in_function;
 	case DW_TAG_interface_type:
 	case DW_TAG_enumeration_type:
 	case DW_TAG_array_type:
@@ -208,12 +210,13 @@ static int walk_entry(struct walk *walk, struct cursor *in, const struct abbrev 
 	struct entry entry;
 	struct open_entry open = {.scope = current_scope(walk)};
 	bool is_function = abbrev->tag == DW_TAG_subprogram;
+	bool in_function = walk->depth && walk->open[walk->depth - 1].in_function;
 	if (is_function || abbrev->tag == DW_TAG_inlined_subroutine) {
 		read_entry(walk, in, abbrev, &entry);
 		int r = in->failed ? -EBADMSG : take_scope(walk, &entry, is_function, die, &open);
 		if (r < 0)
 			return r;
-	} else if (abbrev->has_sibling && abbrev->has_children && may_be_skipped(abbrev->tag)) {
+	} else if (abbrev->has_sibling && abbrev->has_children && may_be_skipped(abbrev->tag, in_function)) {
 		read_entry(walk, in, abbrev, &entry);
 		if (jump(walk, in, entry.sibling))
 			return 0;
@@ -224,6 +227,7 @@ static int walk_entry(struct walk *walk, struct cursor *in, const struct abbrev 
 		return 0;
 	if (walk->depth >= DEPTH_MAX)
 		return -EBADMSG;
+	open.in_function = is_function || in_function;
 	walk->open[walk->depth++] = open;
 	return 0;
 }

@@ -34,6 +34,26 @@ func main() {
 }
 """
 
+# gcc describes the method where its class is: within a function that is inlined everywhere, and so has no code.
+CLASS_IN_FUNCTION = """
+struct visitor { virtual long visit(long) = 0; };
+volatile long sum;
+static inline long twice(long x) { return x + (sum & x); }
+__attribute__((noipa)) void all(visitor &v, long n) { while (n--) sum += v.visit(n); }
+template <class T> struct outer {
+	T factor;
+	void run(long n) {
+		struct inner : visitor {
+			T factor;
+			inner(T t) : factor(t) {}
+			__attribute__((noinline)) long visit(long x) override { return twice(x) * factor; }
+		} it(factor);
+		all(it, n);
+	}
+};
+int main(int argc, char **) { outer<long>{3}.run(argc); }
+"""
+
 
 class Names(unittest.TestCase):
     @classmethod
@@ -68,6 +88,17 @@ class Names(unittest.TestCase):
         for name, *flags in (("gcc5", "-gdwarf-5"), ("gcc4", "-gdwarf-4", "-gz")):
             with self.subTest(name=name):
                 self.assert_equal_names(self.build(name, *flags), 4000)
+
+    def test_classes_in_functions(self):
+        path, source = self.directory / "class_in_function", self.directory / "class_in_function.cc"
+        source.write_text(CLASS_IN_FUNCTION)
+        run("g++", "-O2", "-g", "-o", path, source)
+        symbol = next(line.split() for line in run("nm", "-S", path).splitlines() if "5inner5visit" in line)
+        addresses = list(range(int(symbol[0], 16), int(symbol[0], 16) + int(symbol[1], 16)))
+        _, different = compare.compare(TOOL, str(path), addresses)
+        self.assertEqual(different, [])
+        depths = [len(frames) for frames in compare.ours(TOOL, str(path), addresses)]
+        self.assertEqual(set(depths), {1, 2}, "twice is inlined")
 
     def test_compressed_sections(self):
         """Whatever they are compressed with, it makes no difference."""
