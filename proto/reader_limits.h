@@ -12,4 +12,5 @@ enum {
 	READER_SPLITS_MAX = 32,         /* files in one SplitWanted */
 	READER_SYMBOLS_MAX = 8,         /* names in one FindSymbols */
 	READER_BUILD_ID_MAX_BYTES = 64, /* before it is written as hex */
+	READER_NAMELESS = '+',          /* begins the name of a function that has none */
 };

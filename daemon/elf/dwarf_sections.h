@@ -23,7 +23,9 @@ enum dwarf_section_id {
 	DWARF_RNGLISTS,
 	DWARF_ARANGES,
 	DWARF_CU_INDEX, /* of a package of split DWARF */
-	DWARF_GO_TABLE, /* no DWARF, and found by go_table.h alone, but kept in the same way */
+	/* No debug sections, and found by others alone, but kept in the same way: */
+	DWARF_GO_TABLE,    /* go_table.h */
+	DWARF_FRAME_INDEX, /* function_starts.h */
 	DWARF_SECTION_COUNT,
 };
 

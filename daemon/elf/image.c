@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <gelf.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -56,6 +57,7 @@ static int read_elf(Elf *elf, uint64_t file_bytes, struct image *image)
 	links_read(elf, &image->links);
 	dwarf_sections_find(elf, image->fd, file_bytes, false, &image->sections);
 	image->has_dwarf = dwarf_sections_any(&image->sections);
+	image->has_starts = function_starts_open(elf, image->fd, file_bytes, &image->starts);
 	image->has_go_table = go_table_open(elf, image->fd, file_bytes, &image->go_table);
 	r = symbols_read(elf, &image->own.symbols);
 	if (r == 0 && !image->own.symbols.has_symtab)
@@ -95,6 +97,7 @@ void image_free(struct image *image)
 	dwarf_free(image->dwarf);
 	dwarf_sections_release(&image->sections);
 	go_table_close(&image->go_table);
+	function_starts_close(&image->starts);
 	if (image->debug.fd >= 0)
 		close(image->debug.fd);
 	if (image->alt_fd >= 0)
@@ -116,7 +119,7 @@ const char *image_build_id(const struct image *image)
 bool image_has_symbols(const struct image *image)
 {
 	return image->own.symbols.n > 0 || image->mini.symbols.n > 0 || image->debug.symbols.n > 0 ||
-	       image->has_dwarf || image->has_go_table;
+	       image->has_dwarf || image->has_go_table || image->has_starts;
 }
 
 bool image_has_debug(const struct image *image)
@@ -205,6 +208,18 @@ static void name_outermost(struct dwarf_frame *frame, struct image_name *symbol)
 	frame->system_name = symbol->system_name;
 }
 
+/* A function that has no name: by where it begins, which is to be read behind the file's. */
+static size_t find_start(struct image *image, uint64_t address, struct image_frame *ret)
+{
+	static char name[sizeof("+0x") + 16]; /* there is one thread */
+	uint64_t start = 0;
+	if (!image->has_starts || !function_starts_find(&image->starts, address, &start))
+		return 0;
+	snprintf(name, sizeof(name), "%c0x%llx", READER_NAMELESS, (unsigned long long)start);
+	*ret = (struct image_frame){.name = name, .system_name = name, .filename = ""};
+	return 1;
+}
+
 size_t image_find_frames(struct image *image, uint64_t file_offset, struct image_frame ret[READER_FRAMES_MAX])
 {
 	static struct image_name symbol; /* what ret points to; there is one thread */
@@ -232,5 +247,5 @@ size_t image_find_frames(struct image *image, uint64_t file_offset, struct image
 			ret[kept++] = (struct image_frame){frame->name, frame->system_name, frame->filename,
 							   frame->line, frame->start_line};
 	}
-	return kept;
+	return kept ? kept : find_start(image, address, ret);
 }

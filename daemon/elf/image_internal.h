@@ -1,6 +1,7 @@
 /* What the parts of image share. */
 #pragma once
 #include "elf/dwarf.h"
+#include "elf/function_starts.h"
 #include "elf/go_table.h"
 #include "elf/image.h"
 #include "elf/symbol_source.h"
@@ -20,8 +21,9 @@ struct image {
 	struct links links;
 	struct dwarf_sections sections; /* until they are dwarf's */
 	struct dwarf *dwarf;            /* NULL: not read yet, or there is none */
-	bool has_dwarf, has_go_table;
+	bool has_dwarf, has_go_table, has_starts;
 	struct go_table go_table;
+	struct function_starts starts;
 	int alt_fd, package_fd; /* -1: none */
 };
 

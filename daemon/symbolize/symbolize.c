@@ -1,7 +1,9 @@
 #include "symbolize/symbolize.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -75,9 +77,11 @@ void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret)
 	file_names_get_status(symbolize->files, ret);
 }
 
-/* What of the cache has been copied, lately; equal lines and texts are one there. */
+/* What of the cache has been copied, lately; equal lines and texts are one there. Only while the mapping is at hand: then the lock is let go of, and the
+ * cache may have something else at that address; and a nameless function's name is the file's too. */
 struct copied {
 	const void *from, *to;
+	size_t mapping;
 };
 
 /* One symbolize_profile. */
@@ -86,11 +90,14 @@ struct pass {
 	struct profile *profile;
 	enum symbolize_what what;
 	uint64_t deadline_ns;
-	struct strings strings;                 /* names that are in the profile's arena already */
-	struct copied copied[1 << COPIED_BITS]; /* of the file at hand */
+	struct strings strings; /* names that are in the profile's arena already */
+	struct copied copied[1 << COPIED_BITS];
 	struct jit_sources jit;
 	bool jit_sought;
-	/* The locations of the mapping at hand. */
+	/* Of the mapping at hand. */
+	size_t mapping;        /* its number, from 1 on */
+	const char *file_name; /* without its folder; NULL: no file's */
+	bool has_nameless;     /* some function of it was told by where it begins */
 	const uint32_t *locations;
 	size_t n;
 };
@@ -101,15 +108,31 @@ static struct copied *copied_of(struct pass *pass, const void *from)
 	return &pass->copied[mixed >> (64 - COPIED_BITS)];
 }
 
+static bool is_copied(const struct pass *pass, const struct copied *copied, const void *from)
+{
+	return copied->from == from && copied->mapping == pass->mapping;
+}
+
 /* The profile's own copy of text. stable: that is one of the cache's, which are asked for many times over. */
 static const char *keep_text(struct pass *pass, const char *text, bool stable)
 {
 	if (!stable)
 		return strings_text(&pass->strings, text);
 	struct copied *copied = copied_of(pass, text);
-	if (copied->from != text)
-		*copied = (struct copied){.from = text, .to = strings_text(&pass->strings, text)};
+	if (!is_copied(pass, copied, text))
+		*copied = (struct copied){text, strings_text(&pass->strings, text), pass->mapping};
 	return copied->to;
+}
+
+/* A function's name; of one that has none, the file's name and where in it the function begins: "libc.so.6+0x4010". */
+static const char *keep_name(struct pass *pass, const char *name, bool stable)
+{
+	char text[NAME_MAX + READER_NAME_MAX_BYTES + 1];
+	if (name[0] != READER_NAMELESS || !pass->file_name)
+		return keep_text(pass, name, stable);
+	pass->has_nameless = true;
+	snprintf(text, sizeof(text), "%.*s%s", NAME_MAX, pass->file_name, name);
+	return strings_text(&pass->strings, text);
 }
 
 static struct profile_line *copy_lines(struct pass *pass, const struct profile_line *lines, uint32_t n, bool stable)
@@ -117,8 +140,8 @@ static struct profile_line *copy_lines(struct pass *pass, const struct profile_l
 	struct profile_line *copy = arena_alloc(&pass->profile->arena, n * sizeof(*copy));
 	for (uint32_t i = 0; copy && i < n; i++) {
 		copy[i] = lines[i];
-		copy[i].name = keep_text(pass, lines[i].name, stable);
-		copy[i].system_name = keep_text(pass, lines[i].system_name, stable);
+		copy[i].name = keep_name(pass, lines[i].name, stable);
+		copy[i].system_name = keep_name(pass, lines[i].system_name, stable);
 		copy[i].filename = lines[i].filename ? keep_text(pass, lines[i].filename, stable) : NULL;
 		if (!copy[i].name || !copy[i].system_name)
 			return NULL;
@@ -131,13 +154,13 @@ static void set_lines(struct pass *pass, uint32_t location, const struct profile
 {
 	struct copied *copied = stable ? copied_of(pass, lines) : NULL;
 	struct profile_line *copy =
-		copied && copied->from == lines ? (void *)copied->to : copy_lines(pass, lines, n, stable);
+		copied && is_copied(pass, copied, lines) ? (void *)copied->to : copy_lines(pass, lines, n, stable);
 	if (!copy) {
 		pass->profile->missing_names++;
 		return;
 	}
 	if (copied)
-		*copied = (struct copied){.from = lines, .to = (const void *)copy};
+		*copied = (struct copied){lines, copy, pass->mapping};
 	pass->profile->locations[location].lines = copy;
 	pass->profile->locations[location].n_lines = n;
 }
@@ -217,6 +240,12 @@ static const char *display_name(const struct profile_mapping *mapping)
 	return !mapping->name[0] || strcmp(mapping->name, "//anon") == 0 ? "[anon]" : mapping->name;
 }
 
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
 static void name_file(struct pass *pass, struct profile_mapping *mapping)
 {
 	struct file *file = mapping->file;
@@ -234,7 +263,9 @@ static void name_file(struct pass *pass, struct profile_mapping *mapping)
 		if (!file_build_id(file) &&
 		    file_names_build_id(pass->symbolize->files, &named, pass->deadline_ns, build_id) == 0)
 			file_set_build_id(file, build_id);
+		pass->file_name = base_name(mapping->name);
 		name_by_reader(pass, &named);
+		pass->file_name = NULL;
 		pthread_mutex_unlock(&pass->symbolize->lock);
 	}
 	if (file && file_build_id(file))
@@ -261,7 +292,9 @@ static void name_vdso(struct pass *pass, struct profile_mapping *mapping)
 			.id = SYMBOLIZE_VDSO_FILE_ID, .fd = symbolize->vdso_fd, .root_fd = -1, .path = ""};
 		pthread_mutex_lock(&symbolize->lock);
 		(void)file_names_build_id(symbolize->files, &vdso, pass->deadline_ns, build_id);
+		pass->file_name = "[vdso]";
 		name_by_reader(pass, &vdso);
+		pass->file_name = NULL;
 		pthread_mutex_unlock(&symbolize->lock);
 		const char *kept = strings_text(&pass->strings, build_id);
 		if (kept)
@@ -314,7 +347,7 @@ static void set_flags(const struct pass *pass, struct profile_mapping *mapping)
 		line_numbers = line_numbers && location->n_lines > 0 && location->lines[0].line > 0;
 		inlined = inlined || location->n_lines > 1;
 	}
-	mapping->has_functions = functions;
+	mapping->has_functions = functions && !pass->has_nameless;
 	mapping->has_filenames = filenames;
 	mapping->has_line_numbers = line_numbers;
 	mapping->has_inline_frames = inlined && line_numbers;
@@ -402,6 +435,8 @@ void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enu
 	for (size_t m = 0; m < profile->n_mappings; m++) {
 		pass->locations = groups.order + groups.first[m];
 		pass->n = groups.first[m + 1] - groups.first[m];
+		pass->mapping = m + 1;
+		pass->has_nameless = false;
 		name_mapping(pass, &profile->mappings[m]);
 	}
 	jit_sources_release(&pass->jit);

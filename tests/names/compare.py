@@ -46,7 +46,8 @@ def ours(tool, path, addresses, *debug):
             frames = []
         else:
             _, system, file, number, start = line.split("\t")
-            frames.append((system, file, int(number), int(start)))
+            if not system.startswith("+"):  # a function without a name, told by where it begins
+                frames.append((system, file, int(number), int(start)))
     return answers
 
 

@@ -134,6 +134,10 @@ class Names(Case):
         self.daemon.settle(target.pid)
         self.assert_chain(self.daemon.pull(target.pid), 0.4, "a_heavy", "drive")
 
+    @staticmethod
+    def symbols(program):
+        return subprocess.run(["nm", "--defined-only", harness.TARGETS / program], capture_output=True, text=True, check=True).stdout.splitlines()
+
     def test_a_stripped_file_is_named_by_pprof(self):
         path = self.daemon.directory / "stripped_spin"
         subprocess.run(["strip", "-o", path, harness.TARGETS / "spin"], check=True)
@@ -147,7 +151,12 @@ class Names(Case):
         main = profile.mappings[0]
         self.assertFalse(main.has_functions, "a stripped file has no names, and pprof must be let to look for them")
         self.assertEqual(main.build_id, build_id(harness.TARGETS / "spin"))
-        self.assertEqual(profile.inclusive()["a_heavy"], 0)
+        # Its functions are told apart by where they begin.
+        starts = {line.split()[2]: int(line.split()[0], 16) for line in self.symbols("spin")}
+        found = profile.inclusive()
+        self.assertEqual(found["a_heavy"], 0)
+        for name, percent in (("a_heavy", 50), ("b_leaf", 33), ("main", 100)):
+            self.assert_near(100 * found[f"stripped_spin+{starts[name]:#x}"] / profile.count(), percent, 0, 10, found.most_common(8))
         # Given the unstripped file, pprof finds them. (By $PPROF_BINARY_PATH too, where its build-ids are read: the pprof of
         # Go 1.19 says "build-id mismatch" to every file that it looks up by one.)
         path.unlink()

@@ -251,6 +251,25 @@ START_TEST(names_build_ids_and_flags)
 }
 END_TEST
 
+/* As the reader tells a function that has no name: the same of two files, which the cache has once. */
+START_TEST(functions_without_a_name)
+{
+	start_with(READER_PATH, 5000);
+	uint32_t one = add_mapping(MAPPING_FILE, "/lib/one.so.1", intern_made("+0x4010"));
+	uint32_t two = add_mapping(MAPPING_FILE, "/lib/two.so", intern_made("+0x4010"));
+	struct profile_location *in_one = add_location(one, MAKER_TEXT), *too = add_location(one, MAKER_TEXT + 8);
+	struct profile_location *in_two = add_location(two, MAKER_TEXT);
+	complete(5000);
+	expect(in_one, "one.so.1+0x4010");
+	expect(too, "one.so.1+0x4010");
+	expect(in_two, "two.so+0x4010");
+	ck_assert_str_eq(in_two->lines[0].system_name, "two.so+0x4010");
+	/* So that pprof may look for better ones. */
+	ck_assert(!profile->mappings[one].has_functions && !profile->mappings[two].has_functions);
+	ck_assert_uint_eq(profile->missing_names, 0);
+}
+END_TEST
+
 /* What this process itself says of its addresses: dladdr, and the functions' own names. */
 START_TEST(running_process_against_dladdr)
 {
@@ -658,6 +677,7 @@ int main(void)
 	tcase_add_checked_fixture(real, setup, teardown);
 	tcase_set_timeout(real, 100);
 	tcase_add_test(real, names_build_ids_and_flags);
+	tcase_add_test(real, functions_without_a_name);
 	tcase_add_test(real, code_of_its_time);
 	tcase_add_test(real, code_that_cannot_be_asked_for);
 	tcase_add_test(real, running_process_against_dladdr);
