@@ -267,7 +267,7 @@ class Foreign:
     def rust(self):
         """ripgrep."""
         data = self.file("random", os.urandom(1 << 20) * 20)
-        return self.start("rg", "-a", "-c", "--no-mmap", "([a-f0-9]{2,}|[g-m]+z).{0,3}(q|[r-t]+)", *[data] * 200).pid
+        return self.start("rg", "-a", "-c", "--no-mmap", "([a-f0-9]{2,}|[g-m]+z).{0,3}(q|[r-t]+)", *[data] * 2000).pid
 
     def node(self, *options):
         return self.start("node", *options, "-e", NODE).pid
