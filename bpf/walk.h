@@ -72,8 +72,12 @@ static inline void walk_arrive(struct walk *walk, const struct table_config *tab
 		walk_close_segment(walk, (__u32)end);
 }
 
+/* For tests: whether frames may go quickly; and, that one has. */
 #ifndef WALK_QUICK
 #define WALK_QUICK 1
+#endif
+#ifndef WALK_WENT_QUICKLY
+#define WALK_WENT_QUICKLY()
 #endif
 
 /* A frame of the kind that most are: cfi_step_quick() knows its caller, and it meets nothing of the table's. As walk_closely() would do it. 0: it is another. */
@@ -95,6 +99,7 @@ static inline int walk_quickly(struct walk *walk, const struct table_config *tab
 	walk_add_frame(walk, pc);
 	if (walk->registers.sp > walk->python.next_entry)
 		python_passed(&walk->python, n);
+	WALK_WENT_QUICKLY();
 	return 1;
 }
 

@@ -82,7 +82,7 @@ int cfi_go_read(struct cfi_go *go, struct cfi_frames *frames, const struct cfi_s
 	if (go->table.bytes) /* there is one in a program */
 		return 0;
 	size_t at = go_pclntab_find(from->bytes, from->n);
-	uint64_t text = cfi_sections_relocated(sections, from->address + at + GO_PCLNTAB_TEXT_FIELD);
+	uint64_t text = at < from->n ? cfi_sections_relocated(sections, from->address + at + GO_PCLNTAB_TEXT_FIELD) : 0;
 	text = text ? text : sections->text_address;
 	if (at == from->n || !go_pclntab_open(from->bytes + at, from->n - at, text, &go->table)) {
 		frames->n_malformed++;

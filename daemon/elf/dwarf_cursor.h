@@ -60,11 +60,14 @@ static inline uint8_t cursor_u8(struct cursor *in)
 	return *in->at++;
 }
 
+/* Bits of a LEB128 that may be padded; a hostile one might go on to the end of its section. */
+enum { CURSOR_LEB_MAX_BITS = 32 * 7 };
+
 static inline uint64_t cursor_uleb(struct cursor *in)
 {
 	uint64_t value = 0;
 	unsigned shift = 0;
-	while (in->at < in->end) {
+	while (in->at < in->end && shift < CURSOR_LEB_MAX_BITS) {
 		uint8_t byte = *in->at++;
 		if (shift < 64)
 			value |= (uint64_t)(byte & 0x7f) << shift;
@@ -80,7 +83,7 @@ static inline int64_t cursor_sleb(struct cursor *in)
 {
 	uint64_t value = 0;
 	unsigned shift = 0;
-	while (in->at < in->end) {
+	while (in->at < in->end && shift < CURSOR_LEB_MAX_BITS) {
 		uint8_t byte = *in->at++;
 		if (shift < 64)
 			value |= (uint64_t)(byte & 0x7f) << shift;
@@ -97,7 +100,7 @@ static inline int64_t cursor_sleb(struct cursor *in)
 
 static inline void cursor_skip_leb(struct cursor *in)
 {
-	while (in->at < in->end) {
+	for (unsigned bits = 0; in->at < in->end && bits < CURSOR_LEB_MAX_BITS; bits += 7) {
 		if (!(*in->at++ & 0x80))
 			return;
 	}

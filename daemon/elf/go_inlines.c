@@ -14,9 +14,9 @@ enum {
 	MODULE_TEXT = 22,
 	MODULE_TREES = 38, /* gofunc */
 	MODULE_WORDS = 41,
-	SECTION_MAX_BYTES = 64 << 20,
-	INLINE_TREE_INDEX = 2, /* PCDATA_InlTreeIndex */
-	INLINE_TREE = 3,       /* FUNCDATA_InlTree */
+	SECTIONS_MAX_BYTES = 128 << 20, /* that are looked through, all together */
+	INLINE_TREE_INDEX = 2,          /* PCDATA_InlTreeIndex */
+	INLINE_TREE = 3,                /* FUNCDATA_InlTree */
 	NODE_MAX_BYTES = 20,
 };
 
@@ -49,13 +49,14 @@ static uint64_t find_in_words(const uint8_t *bytes, size_t n, const struct modul
 static uint64_t find_in_sections(Elf *elf, const struct module *module)
 {
 	Elf_Scn *section = NULL;
-	uint64_t found = 0;
+	uint64_t found = 0, bytes = 0;
 	while (!found && (section = elf_nextscn(elf, section))) {
 		GElf_Shdr header;
 		if (!gelf_getshdr(section, &header) || header.sh_type != SHT_PROGBITS ||
 		    header.sh_flags & SHF_COMPRESSED || !(header.sh_flags & SHF_WRITE) || header.sh_addr % WORD_BYTES ||
-		    header.sh_size > SECTION_MAX_BYTES)
+		    header.sh_size > SECTIONS_MAX_BYTES - bytes)
 			continue;
+		bytes += header.sh_size;
 		const Elf_Data *data = elf_rawdata(section, NULL);
 		if (data && data->d_buf)
 			found = find_in_words(data->d_buf, data->d_size, module);

@@ -127,8 +127,7 @@ bool go_values_next(struct go_values *values)
 int64_t go_pclntab_value_at(struct go_pclntab *table, uint64_t offset, uint64_t function_start, uint64_t address)
 {
 	struct go_values values = go_pclntab_values(table, offset, function_start);
-	while (table->steps < STEPS_MAX && go_values_next(&values)) {
-		table->steps++;
+	while (table->steps++ < STEPS_MAX && go_values_next(&values)) {
 		if (address < values.end)
 			return values.value;
 	}

@@ -8,6 +8,8 @@
 
 #define NO_FILE UINT32_MAX
 
+enum { SECTION_MAX_BYTES = 512 << 20 };
+
 /* Offset of the function's own record; 0: no function is at address. */
 static uint64_t find_function(const struct go_pclntab *table, uint64_t address)
 {
@@ -88,13 +90,14 @@ bool go_table_open(Elf *elf, int fd, uint64_t file_bytes, struct go_table *ret)
 {
 	struct clues clues = find_clues(elf);
 	const GElf_Shdr *header = clues.table.sh_addr ? &clues.table : &clues.others;
+	/* It is loaded, so it is not compressed. */
 	if (!header->sh_addr || (header == &clues.others && !clues.is_go) || header->sh_offset > file_bytes ||
-	    header->sh_size > file_bytes - header->sh_offset)
+	    header->sh_size > file_bytes - header->sh_offset || header->sh_size > SECTION_MAX_BYTES ||
+	    header->sh_flags & SHF_COMPRESSED)
 		return false;
 	struct go_table go = {.sections = {.fd = fd, .file_size = file_bytes}};
-	go.sections.sections[DWARF_GO_TABLE] = (struct dwarf_section){.file_offset = header->sh_offset,
-								      .file_bytes = header->sh_size,
-								      .compressed = header->sh_flags & SHF_COMPRESSED};
+	go.sections.sections[DWARF_GO_TABLE] =
+		(struct dwarf_section){.file_offset = header->sh_offset, .file_bytes = header->sh_size};
 	const struct dwarf_section *section = dwarf_section(&go.sections, DWARF_GO_TABLE);
 	struct go_pclntab table;
 	go.at = section->bytes ? go_pclntab_find(section->bytes, section->n) : 0;
@@ -159,14 +162,17 @@ size_t go_table_find(struct go_table *go, uint64_t address, struct image_frame r
 		return 0;
 	struct go_function function;
 	go_pclntab_function(&table, record, &function);
-	if (go_pclntab_value_at(&table, function.line_values, function.start, address) < 0)
+	if (function.line_values && go_pclntab_value_at(&table, function.line_values, function.start, address) < 0)
 		return 0; /* between functions */
 	size_t n = 0, kept = 0;
 	if (go->has_inlines)
 		n = go_inlines_find(&go->inlines, &table, record, &function, address, calls, READER_FRAMES_MAX - 1);
 	uint64_t at = n ? function.start + calls[n - 1].called_at : address;
 	calls[n++] = (struct go_call){.name = function.name, .at = at, .start_line = function.start_line};
-	for (size_t i = 0; i < n; i++)
-		kept += make_frame(&table, &function, &calls[i], &texts[kept], &ret[kept]);
-	return kept;
+	bool has_outermost = false;
+	for (size_t i = 0; i < n; i++) {
+		has_outermost = make_frame(&table, &function, &calls[i], &texts[kept], &ret[kept]);
+		kept += has_outermost;
+	}
+	return has_outermost ? kept : 0;
 }

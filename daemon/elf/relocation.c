@@ -4,62 +4,70 @@
 #include <stddef.h>
 
 enum {
-	SECTION_MAX_BYTES = 256 << 20,
-	ASKED_MAX = 16, /* a file may have it put anywhere, any number of times */
+	SECTIONS_MAX_BYTES = 256 << 20, /* all together */
+	ASKED_MAX = 4,                  /* a file may have it put anywhere, any number of times */
 };
 
-/* The next section of relocations that the loader goes by, behind section; *ret_n of them. NULL: there is none. */
-static Elf_Data *next_list(Elf *elf, Elf_Scn **section, size_t *ret_n)
+/* Where a look through the relocations is that the loader goes by. */
+struct walk {
+	Elf *elf;
+	Elf_Scn *section;
+	Elf_Data *data;
+	size_t i, n; /* of those in data */
+	uint64_t bytes;
+};
+
+static bool next_section(struct walk *walk)
 {
-	while ((*section = elf_nextscn(elf, *section))) {
+	size_t each = gelf_fsize(walk->elf, ELF_T_RELA, 1, EV_CURRENT);
+	while (each && (walk->section = elf_nextscn(walk->elf, walk->section))) {
 		GElf_Shdr header;
-		if (!gelf_getshdr(*section, &header) || header.sh_type != SHT_RELA || !(header.sh_flags & SHF_ALLOC) ||
-		    header.sh_size > SECTION_MAX_BYTES || header.sh_entsize == 0)
+		if (!gelf_getshdr(walk->section, &header) || header.sh_type != SHT_RELA ||
+		    !(header.sh_flags & SHF_ALLOC) || header.sh_size > SECTIONS_MAX_BYTES - walk->bytes)
 			continue;
-		Elf_Data *data = elf_getdata(*section, NULL);
-		if (!data)
-			continue;
-		*ret_n = data->d_size / header.sh_entsize;
-		return data;
+		walk->bytes += header.sh_size;
+		walk->data = elf_getdata(walk->section, NULL);
+		walk->i = 0;
+		walk->n = walk->data ? walk->data->d_size / each : 0;
+		if (walk->n)
+			return true;
 	}
-	return NULL;
+	return false;
 }
 
-static bool read_relative(Elf_Data *data, size_t i, GElf_Rela *ret)
+/* The next that adds nothing but where the file is loaded. False: there are no more. */
+static bool next_relative(struct walk *walk, GElf_Rela *ret)
 {
-	return i <= INT32_MAX && gelf_getrela(data, (int)i, ret) && GELF_R_TYPE(ret->r_info) == R_X86_64_RELATIVE;
+	do {
+		while (walk->i < walk->n && walk->i <= INT32_MAX && gelf_getrela(walk->data, (int)walk->i++, ret))
+			if (GELF_R_TYPE(ret->r_info) == R_X86_64_RELATIVE)
+				return true;
+	} while (next_section(walk));
+	return false;
 }
 
 uint64_t relocation_of(Elf *elf, uint64_t address)
 {
-	Elf_Scn *section = NULL;
-	Elf_Data *data;
-	size_t n = 0;
-	while ((data = next_list(elf, &section, &n))) {
-		GElf_Rela entry;
-		for (size_t i = 0; i < n; i++)
-			if (read_relative(data, i, &entry) && entry.r_offset == address)
-				return (uint64_t)entry.r_addend;
-	}
+	struct walk walk = {.elf = elf};
+	GElf_Rela entry;
+	while (next_relative(&walk, &entry))
+		if (entry.r_offset == address)
+			return (uint64_t)entry.r_addend;
 	return 0;
 }
 
 uint64_t relocation_to(Elf *elf, uint64_t target, bool (*wanted)(Elf *elf, uint64_t address, void *context),
 		       void *context)
 {
-	Elf_Scn *section = NULL;
-	Elf_Data *data;
-	size_t n = 0;
+	struct walk walk = {.elf = elf};
+	GElf_Rela entry;
 	unsigned asked = 0;
-	while ((data = next_list(elf, &section, &n))) {
-		GElf_Rela entry;
-		for (size_t i = 0; i < n && asked < ASKED_MAX; i++) {
-			if (!read_relative(data, i, &entry) || (uint64_t)entry.r_addend != target)
-				continue;
-			if (wanted(elf, entry.r_offset, context))
-				return entry.r_offset;
-			asked++;
-		}
+	while (asked < ASKED_MAX && next_relative(&walk, &entry)) {
+		if ((uint64_t)entry.r_addend != target)
+			continue;
+		if (wanted(elf, entry.r_offset, context))
+			return entry.r_offset;
+		asked++;
 	}
 	return 0;
 }

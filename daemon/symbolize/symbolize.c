@@ -77,11 +77,11 @@ void symbolize_status(struct symbolize *symbolize, struct symbolize_status *ret)
 	file_names_get_status(symbolize->files, ret);
 }
 
-/* What of the cache has been copied, lately; equal lines and texts are one there. Only while the mapping is at hand: then the lock is let go of, and the
- * cache may have something else at that address; and a nameless function's name is the file's too. */
+/* What of the cache has been copied, lately; equal lines and texts are one there. Only for one look-up in a file: the cache may let go of
+ * it then, and have something else at that address; and a nameless function's name is the file's too. */
 struct copied {
 	const void *from, *to;
-	size_t mapping;
+	size_t turn;
 };
 
 /* One symbolize_profile. */
@@ -92,10 +92,10 @@ struct pass {
 	uint64_t deadline_ns;
 	struct strings strings; /* names that are in the profile's arena already */
 	struct copied copied[1 << COPIED_BITS];
+	size_t turn; /* how many times something was looked up in a file */
 	struct jit_sources jit;
 	bool jit_sought;
 	/* Of the mapping at hand. */
-	size_t mapping;        /* its number, from 1 on */
 	const char *file_name; /* without its folder; NULL: no file's */
 	bool has_nameless;     /* some function of it was told by where it begins */
 	const uint32_t *locations;
@@ -110,7 +110,7 @@ static struct copied *copied_of(struct pass *pass, const void *from)
 
 static bool is_copied(const struct pass *pass, const struct copied *copied, const void *from)
 {
-	return copied->from == from && copied->mapping == pass->mapping;
+	return copied->from == from && copied->turn == pass->turn;
 }
 
 /* The profile's own copy of text. stable: that is one of the cache's, which are asked for many times over. */
@@ -120,15 +120,23 @@ static const char *keep_text(struct pass *pass, const char *text, bool stable)
 		return strings_text(&pass->strings, text);
 	struct copied *copied = copied_of(pass, text);
 	if (!is_copied(pass, copied, text))
-		*copied = (struct copied){text, strings_text(&pass->strings, text), pass->mapping};
+		*copied = (struct copied){text, strings_text(&pass->strings, text), pass->turn};
 	return copied->to;
+}
+
+/* Objective-C's methods begin with a plus as well. */
+static bool is_nameless(const char *name)
+{
+	const char start[] = {READER_NAMELESS, '0', 'x', '\0'};
+	size_t n = sizeof(start) - 1;
+	return strncmp(name, start, n) == 0 && name[n] && !name[n + strspn(name + n, "0123456789abcdef")];
 }
 
 /* A function's name; of one that has none, the file's name and where in it the function begins: "libc.so.6+0x4010". */
 static const char *keep_name(struct pass *pass, const char *name, bool stable)
 {
 	char text[NAME_MAX + READER_NAME_MAX_BYTES + 1];
-	if (name[0] != READER_NAMELESS || !pass->file_name)
+	if (!pass->file_name || !is_nameless(name))
 		return keep_text(pass, name, stable);
 	pass->has_nameless = true;
 	snprintf(text, sizeof(text), "%.*s%s", NAME_MAX, pass->file_name, name);
@@ -160,7 +168,7 @@ static void set_lines(struct pass *pass, uint32_t location, const struct profile
 		return;
 	}
 	if (copied)
-		*copied = (struct copied){lines, copy, pass->mapping};
+		*copied = (struct copied){lines, copy, pass->turn};
 	pass->profile->locations[location].lines = copy;
 	pass->profile->locations[location].n_lines = n;
 }
@@ -208,6 +216,7 @@ static void name_by_reader(struct pass *pass, const struct named_file *file)
 {
 	if (pass->what != SYMBOLIZE_ALL)
 		return;
+	pass->turn++;
 	_cleanup_free_ uint64_t *offsets = reallocarray(NULL, pass->n ? pass->n : 1, sizeof(*offsets));
 	if (!offsets) {
 		pass->profile->missing_names += pass->n;
@@ -435,7 +444,6 @@ void symbolize_profile(struct symbolize *symbolize, struct profile *profile, enu
 	for (size_t m = 0; m < profile->n_mappings; m++) {
 		pass->locations = groups.order + groups.first[m];
 		pass->n = groups.first[m + 1] - groups.first[m];
-		pass->mapping = m + 1;
 		pass->has_nameless = false;
 		name_mapping(pass, &profile->mappings[m]);
 	}

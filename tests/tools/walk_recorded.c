@@ -11,9 +11,11 @@
 /* Each stack is walked with cfi_step_quick() and without. */
 static int walks_quickly;
 #define WALK_QUICK walks_quickly
+static unsigned long quick_frames;
+#define WALK_WENT_QUICKLY() (quick_frames++)
 #include "bpf/walk.h"
 
-enum { MAX_STACK_BYTES = 64 << 20 };
+enum { MAX_STACK_BYTES = 64 << 20, MANY_STACKS = 100 };
 
 static const char *const ends[] = {
 #define END_NAME(NAME, name, complete, text) [STACK_END_##NAME] = #name,
@@ -66,6 +68,7 @@ static int walk_both_ways(struct recording *recording, const __u64 *registers)
 static int walk_stacks(struct recording *recording, unsigned char *bytes)
 {
 	__u64 head[UNWIND_REGISTERS + 2];
+	unsigned long n = 0;
 	while (fread(head, sizeof(head), 1, stdin) == 1) {
 		recording->start = head[UNWIND_REGISTERS];
 		recording->n = head[UNWIND_REGISTERS + 1];
@@ -77,6 +80,11 @@ static int walk_stacks(struct recording *recording, unsigned char *bytes)
 		}
 		if (walk_both_ways(recording, head) < 0)
 			return 1;
+		n++;
+	}
+	if (n >= MANY_STACKS && !quick_frames) {
+		fprintf(stderr, "walk_recorded: of %lu stacks no frame was walked quickly\n", n);
+		return 1;
 	}
 	return 0;
 }

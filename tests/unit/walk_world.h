@@ -73,6 +73,9 @@ static inline const void *unwind_table_page(void *table, __u32 page)
 
 static int world_walks_quickly = 1;
 #define WALK_QUICK world_walks_quickly
+/* Frames that walks have passed quickly. */
+static unsigned world_quick_frames;
+#define WALK_WENT_QUICKLY() (world_quick_frames++)
 #include "bpf/walk.h"
 
 #include "model/sample.h"
@@ -266,9 +269,6 @@ static inline void world_walk_stack(struct unwind_registers registers, __u64 ser
 		world_steps();
 }
 
-/* Frames that walks have passed quickly. */
-static unsigned world_quick_frames;
-
 /* For all frames of a segment but its first and its last: as by the frame pointer. */
 static inline void world_remember(const struct walk *walked, __u64 serial)
 {
@@ -284,7 +284,6 @@ static inline void world_remember(const struct walk *walked, __u64 serial)
 							     .where = {[1] = CFI_AT_CFA},
 							     .value = {[1] = -16}};
 			cfi_remember_quick(remembered, false);
-			world_quick_frames++;
 		}
 }
 
