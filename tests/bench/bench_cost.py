@@ -4,6 +4,7 @@
 
 Prints markdown. The kernel's own clock of BPF programs (kernel.bpf_stats_enabled) is switched on for the run and then put back."""
 import argparse
+import subprocess
 import time
 from pathlib import Path
 
@@ -12,40 +13,68 @@ from measure import Scope, harness, machine, spread, table
 STATS = Path("/proc/sys/kernel/bpf_stats_enabled")
 PROG_TYPE_PERF_EVENT = 7  # enum bpf_prog_type
 DEPTHS = (10, 30, 100, 1000)
+HZ = 4999
+
+
+def counts(pid):
+    """(runs, ns) of the process's BPF program that runs, as the kernel tells of its file descriptor."""
+    most = (0, 0)
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
+        if int(fields.get("prog_type", -1)) == PROG_TYPE_PERF_EVENT:
+            most = max(most, (int(fields["run_cnt"]), int(fields["run_time_ns"])))
+    return most
 
 
 def program_counts(daemon):
-    """(runs, ns) of the daemon's BPF program, as the kernel tells of its file descriptor."""
-    for info in Path(f"/proc/{daemon.pid()}/fdinfo").iterdir():
-        fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line)
-        if int(fields.get("prog_type", -1)) == PROG_TYPE_PERF_EVENT:
-            return int(fields["run_cnt"]), int(fields["run_time_ns"])
-    raise AssertionError("sprofd holds no perf_event program")
+    return counts(daemon.pid())
+
+
+def counted_ns(pid, seconds=2):
+    runs, ns = counts(pid)
+    time.sleep(seconds)
+    more_runs, more_ns = counts(pid)
+    return (more_ns - ns) / (more_runs - runs)
 
 
 def program_ns(program, depth):
     with Scope() as scope:
         daemon = harness.Daemon(scope)
         target = harness.Target(scope, program, f"--depth={depth}")
-        daemon.attach(target.pid, 4999)
+        daemon.attach(target.pid, HZ)
         time.sleep(0.7)  # the tables are there
-        runs, ns = program_counts(daemon)
-        time.sleep(2)
-        more_runs, more_ns = program_counts(daemon)
-        return (more_ns - ns) / (more_runs - runs)
+        return counted_ns(daemon.pid())
+
+
+def peer_ns(program, depth, what):
+    """The same for a program of peers.bpf.c."""
+    with Scope() as scope:
+        target = harness.Target(scope, program, f"--depth={depth}")
+        command = [harness.BUILD / "tests/bench/bpf_event", str(target.pid), str(HZ), what]
+        peer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        try:
+            assert peer.stdout.readline() == "on\n"
+            time.sleep(0.3)
+            return counted_ns(peer.pid)
+        finally:
+            peer.terminate()
+            peer.communicate()
 
 
 def bench_program(repeat):
     before = STATS.read_text()
     STATS.write_text("1")
     try:
-        rows = [
-            (depth, *(spread([program_ns(program, depth) for _ in range(repeat)], 0) for program in ("deep_plain", "deep_cfi")))
-            for depth in DEPTHS]  # fmt: skip
+        rows = []
+        for depth in DEPTHS:
+            ways = (lambda: program_ns("deep_cfi", depth), lambda: program_ns("deep_plain", depth),
+                    lambda: peer_ns("deep", depth, "get_stack"), lambda: peer_ns("deep", depth, "noop"))  # fmt: skip
+            runs = [[way() for way in ways] for _ in range(repeat)]
+            rows.append((depth, *(spread(results, 0) for results in zip(*runs))))
     finally:
         STATS.write_text(before)
-    print("### Nanoseconds of the BPF program, by user frames (4,999 Hz)\n")
-    table(["frames", "by frame pointer", "by unwind table"], rows)
+    print(f"### Nanoseconds of the BPF program, by user frames ({HZ:,} Hz)\n")
+    table(["frames", "by unwind table", "by frame pointer", "bpf_get_stack, by frame pointer (127 at most)", "a program that does nothing"], rows)
 
 
 def daemon_us(program, args, seconds=5):

@@ -88,7 +88,7 @@ class Noop(Child):
     name = "no-op"
 
     def start(self, hz):
-        self.run(harness.BUILD / "tests/bench/noop_event", str(self.gap.pid), str(hz), ready=lambda text: "on\n" in text)
+        self.run(harness.BUILD / "tests/bench/bpf_event", str(self.gap.pid), str(hz), "noop", ready=lambda text: "on\n" in text)
 
     def samples(self):
         return int(self.output().split()[1])
