@@ -64,7 +64,7 @@ static __attribute__((always_inline)) inline bool unwind_read_leaf(const struct 
 	*ret_slot = registers->sp;
 	/* The first instruction of a file's code, as _init's often is, which has no unwind information: nothing falls into it, and
 	 * nothing returns to it. It need not even be in memory yet. */
-	if (registers->pc == window->place.start && window->place.kind == UNWIND_CODE_TABLE)
+	if (window->place.end && registers->pc == window->place.start && window->place.kind == UNWIND_CODE_TABLE)
 		return true;
 	if (unwind_read(&text, sizeof(text), registers->pc, unwind_memory(window)) < 0)
 		return false;
